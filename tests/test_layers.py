@@ -19,7 +19,7 @@ from w2s_mlflow import registry
 PACKAGE = Path(w2s_mlflow.__file__).parent
 
 LAYERS = (
-    {"exceptions"},
+    {"exceptions", "display"},
     {"registry", "streams", "validation"},
     {"config", "records"},
     {"metrics", "stats", "local", "data.spans", "data.texts", "data.tables", "data.table_formats", "data.user_files"},

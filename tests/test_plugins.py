@@ -103,7 +103,7 @@ def check_model(plugin: ModuleType) -> None:
         assert spec.source or (models.revision(spec) and models.revision(spec) == models.revision(spec))
     assert parameters(plugin.load) == ["spec", "pretrained"]
     assert inspect.signature(plugin.load).parameters["pretrained"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert parameters(plugin.revision) == ["spec"]
+    assert parameters(plugin.revision) == parameters(plugin.layers) == ["spec"]
 
 
 def check_table(plugin: ModuleType) -> None:

@@ -14,7 +14,11 @@ class ConfigError(ValueError):
 
 
 class FailedTrainingError(ConfigError):
-    """Training with these options failed: it diverged or ran out of memory."""
+    """Training with these options failed: it diverged, ran out of memory, or the model cannot be used."""
+
+
+class ModelError(FailedTrainingError):
+    """A model cannot be read, or does not fit its tokenizer, its head or the options of the training."""
 
 
 class DivergedError(FailedTrainingError):

@@ -66,6 +66,8 @@ class Rows:
     joined: Mapping[str, int] = field(default_factory=dict)
     """Number of rows that share a value with another row, by grouping field, and, under `near-duplicates`, the number of groups
     that were joined to another because of nearly equal texts."""
+    moved: int = 0
+    """Number of rows that were moved from the source's training part to the held-out part, because that was small."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ BATCH_ORDER = Stream("training/batch-order")
 """Order of the training rows in each epoch."""
 DROPOUT = Stream("training/dropout")
 """Dropout masks. Besides the seed, the stream takes two integers: the rank of the process and the training step."""
+PENALTY_FOLDS = Stream("training/penalty-folds")
+"""Folds of the cross-validation that chooses the L2 penalty of a linear head on a frozen backbone."""
 UNREAD_WEIGHTS = Stream("models/unread-weights")
 """Initial values of parameters that a checkpoint does not contain and that are never used."""
 MASKED_TOKENS = Stream("generative/masked-tokens")

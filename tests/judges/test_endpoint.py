@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import math
 import re
+import socket
 import sys
 import threading
 import time
@@ -20,7 +23,7 @@ from tests import servers
 from tests.judges.chat_server import KEY, Reply, said, serving
 from w2s_mlflow import config, judges
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.judges import _chat, endpoint
+from w2s_mlflow.judges import _chat, _pause, endpoint
 from w2s_mlflow.records import Debate, Example, Explanation, Side
 
 WEAK = Side("weak", 0, "it is no duck", Explanation("swims", (1,)))
@@ -32,8 +35,8 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, a key, and no waiting."""
     monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
     monkeypatch.setenv(_chat.KEY, KEY)
-    monkeypatch.setattr(_chat, "BACKOFF", 0.001)
-    monkeypatch.setattr(_chat, "JITTER", 0.001)
+    monkeypatch.setattr(_pause, "BACKOFF", 0.001)
+    monkeypatch.setattr(_pause, "JITTER", 0.001)
     return tmp_path
 
 
@@ -89,15 +92,24 @@ def test_the_judge_reads_what_is_shown_or_all_and_never_who_is_strong() -> None:
         ("WINNER: A CONFIDENCE: 1e9", None),
         ("WINNER: A or B", None),
         ("WINNER: C", None),
-        ("winner: A", None),
-        ("**WINNER: A**", None),
+        ("**WINNER: B CONFIDENCE: 80**", -math.log(4)),
+        ("**WINNER:** A, **CONFIDENCE:** 80%", math.log(4)),
+        ("Winner: a, confidence: 80 %", math.log(4)),
+        ("WINNER: A (CONFIDENCE: 80.0)", math.log(4)),
+        ("WINNER: A\r\nConfidence: 80.0%\r\n", math.log(4)),
+        ("```\nWINNER: Debater A - Confidence: 80\n```", math.log(4)),
+        ("<b>winner: B</b>", -math.log(3)),
+        ("WINNER: A CONFIDENCE: 49.9", None),
+        ("WINNER: A CONFIDENCE: \uff18\uff10", None),
+        ("CONFIDENCE: 80", None),
+        ("winner: A or B", None),
         ("I say WINNER: A", None),
         ("WINNER: A\nOr is it?", None),
         ("A", None),
         ("", None),
     ],
 )
-def test_only_the_line_that_was_asked_for_is_a_verdict(text: str, expected: float | None) -> None:
+def test_only_a_winner_in_the_last_line_is_a_verdict(text: str, expected: float | None) -> None:
     found = endpoint.parse(text, 75)
     assert found is None if expected is None else found == pytest.approx(expected, abs=1e-12)
 
@@ -160,6 +172,74 @@ def test_a_failure_in_the_middle_keeps_what_was_paid_for() -> None:
         broken = False
         verdicts = judge(served.url, concurrency=1)([debate(number) for number in range(8)])
     assert len(served.requests) == 4 + 5 and all(verdict.cost == 21 for verdict in verdicts)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Provider returned error", "code": 502}},
+        {"error": "Provider returned error"},
+        {"choices": [{"error": {"message": "Provider returned error"}, "message": {"content": ""}}]},
+    ],
+)
+def test_an_error_with_status_200_is_an_error_and_is_asked_again(body: Any) -> None:
+    with serving(lambda request, before: Reply(200, body) if before < 2 else prefers_quacking(request, before)) as served:
+        (verdict,) = judge(served.url, retries=2)([debate()])
+        assert verdict.log_odds == pytest.approx(math.log(4)) and len(served.requests) == 3
+    with (
+        serving(lambda request, before: Reply(200, body)) as served,
+        pytest.raises(ConfigError, match="answered with an error after 1 retries: Provider returned error"),
+    ):
+        judge(served.url, retries=1)([debate()])
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_an_answer_that_drips_is_ended_by_the_timeout(head: bool) -> None:
+    """One byte in 20 ms: no single wait is long, and the whole answer would take 20 s."""
+    stopped = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            if not head:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not stopped.wait(0.02):
+                connection.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        started = time.monotonic()
+        try:
+            with pytest.raises(ConfigError, match=r"did not respond within timeout=0.3 seconds, after 0 retries"):
+                judge(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.3, retries=0)([debate()])
+            assert time.monotonic() - started < 10
+        finally:
+            stopped.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(("tokens", "cost"), [("1e400", 0), ('"12"', 12), ("null", 0), ("-3", 0), ('"many"', 0), ("[1]", 0)])
+def test_what_a_server_says_of_tokens_is_a_finite_number(tokens: str, cost: int) -> None:
+    body = json.dumps(said("WINNER: A").body).replace('"total_tokens": 10', f'"total_tokens": {tokens}')
+    with serving(lambda request, before: Reply(200, body)) as served:
+        (verdict,) = judge(served.url)([debate()])
+    assert verdict.cost == cost
+
+
+def test_half_a_character_and_control_characters_are_cleaned_before_they_are_kept(scratch: Path) -> None:
+    with serving(lambda body, before: said("Half \ud83d, whole \ud83d\udc4d, \x1b[2J.\nWINNER: A")) as served:
+        found = [judge(served.url)([debate()])[0] for _ in range(2)]
+    assert found[0] == found[1] and len(served.requests) == 1
+    assert found[0].rationale == "Half \ufffd, whole \U0001f44d, \\x1b[2J.\nWINNER: A"
+
+
+def test_a_text_in_parts_is_read() -> None:
+    body = {"choices": [{"message": {"content": [{"type": "text", "text": "Yes.\n"}, {"type": "text", "text": "WINNER: B"}]}}]}
+    with serving(lambda request, before: Reply(200, body)) as served:
+        (verdict,) = judge(served.url)([debate()])
+    assert verdict.log_odds == pytest.approx(-math.log(3))
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -44,9 +44,9 @@ from transformers.utils import logging
 
 from w2s_mlflow import models
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.local import hub
+from w2s_mlflow.local import file_facts, hub
 from w2s_mlflow.modeling import heads, inference, saved_heads
-from w2s_mlflow.models import _checkpoint, _digest, _loading
+from w2s_mlflow.models import _checkpoint, _digest, _gguf_copy, _loading
 from w2s_mlflow.models._loading import counted
 from w2s_mlflow.records import Example
 
@@ -394,6 +394,58 @@ def test_a_gguf_file_is_a_model_that_can_be_cut_and_saved(
     assert models.revision(spec) == models.revision(find(gguf_file)) + ":1"
 
 
+def test_a_gguf_file_is_parsed_once_and_a_damaged_copy_is_made_anew(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
+    parsed, convert = [], _gguf_copy._convert
+
+    def counted(*paths: Path) -> None:
+        parsed.append(paths)
+        convert(*paths)
+
+    monkeypatch.setattr(_gguf_copy, "_convert", counted)
+    spec = find(gguf_file)
+    state, before = torch.get_rng_state(), weights(spec)
+    assert torch.equal(torch.get_rng_state(), state) and models.revision(spec) == _digest.digest(_loading._inspect(spec))
+    assert weights(spec) == before and len(parsed) == 1
+    (copy,) = (path for path in (tmp_path / "w2s_mlflow" / "gguf").iterdir())
+    assert load_file(copy / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+    for name in ("model.safetensors", "config.json", "digests.json"):
+        (copy / name).write_bytes((copy / name).read_bytes()[:-1])
+        assert weights(spec) == before
+    (copy / "tokenizer.json").unlink()
+    assert weights(spec) == before and len(parsed) == 5
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name], "nothing half-written is left"
+
+
+def weights(spec: models.ModelSpec) -> dict[str, list[float]]:
+    model, _ = models.load(spec, pretrained=True)
+    return {name: value.flatten().tolist() for name, value in model.state_dict().items()}
+
+
+def test_where_no_copy_can_be_written_one_sentence_says_so(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "w2s_mlflow").write_text("a file in the way")
+    monkeypatch.setenv("W2S_SCRATCH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"the copy of .* cannot be written to .* \(set W2S_SCRATCH to a directory"):
+        models.load(find(gguf_file), pretrained=True)
+
+
+def test_a_part_of_a_gguf_model_is_refused_as_a_part(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    for number in range(2):
+        path = tmp_path / f"small-{number}.gguf"
+        writer = gguf.GGUFWriter(path, "llama")
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 2)
+        for step in ("write_header_to_file", "write_kv_data_to_file", "write_tensors_to_file", "close"):
+            getattr(writer, step)()
+        sentence = f"a GGUF file that holds the whole model, got {path}, which is part {number + 1} of 2"
+        assert refused(path) == f"--weak must be {sentence}"
+
+
 # --- revisions --------------------------------------------------------------------------------------------------------
 
 
@@ -426,7 +478,7 @@ def test_large_files_are_read_once_for_all_processes(copied: Path, monkeypatch: 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"state": 3, "sha256": "x"}'])
 def test_a_kept_digest_that_is_damaged_is_made_again(content: str, copied: Path) -> None:
     before = models.revision(find(copied))
-    _digest._cache_file(str((copied / "model.safetensors").resolve())).write_text(content)
+    file_facts._cache_file("digests", str((copied / "model.safetensors").resolve())).write_text(content)
     assert models.revision(find(copied)) == before
 
 

@@ -16,6 +16,7 @@ from w2s_mlflow import config, metrics, registry
 from w2s_mlflow.analysis import build
 from w2s_mlflow.data import gold
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import process
 from w2s_mlflow.records import Gold
 from w2s_mlflow.search import grid, samplers, space, sweep_file
 from w2s_mlflow.search import study as search_study
@@ -161,7 +162,7 @@ def test_a_study_that_was_stopped_comes_to_what_one_that_was_not_comes_to(monkey
 
 def test_a_trial_whose_process_is_gone_is_tried_again() -> None:
     study = study_of(asked())
-    for owner in (f"{heartbeat._machine()}:{2**22 + 1}:1", str(heartbeat.me())):
+    for owner in (f"{process.machine()}:{2**22 + 1}:1", str(heartbeat.me())):
         trial = study.ask()
         trial.suggest_float("a", 0.0, 1.0)
         trial.set_user_attr(search_study.OWNER, owner)

@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 
 from tests.conftest import runs
 from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
+from w2s_mlflow.search import restore, trials
 from w2s_mlflow.search import space as search_space
 from w2s_mlflow.search import study as search_study
-from w2s_mlflow.search import trials
 from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.study import StudyTarget
 from w2s_mlflow.tracking.results import Result
@@ -100,7 +100,7 @@ def test_options_that_come_to_nothing_cost_one_trial_and_are_not_tried_again() -
     study = brought(StudyTarget(trials=8, sampler="random"), say)
     assert sorted(set(states(study))) == ["COMPLETE", "FAIL"] and len(states(study)) == 8
     assert all((trial.params["x"] < 0.5) == (trial.state == TrialState.FAIL) for trial in study.get_trials())
-    failed = [run for run in runs() if run.data.tags.get(trials.STATE) == "failed"]
+    failed = [run for run in runs() if run.data.tags.get(restore.STATE) == "failed"]
     assert len(failed) == states(study).count("FAIL") and {run.info.status for run in failed} == {"FAILED"}
     assert search_study.best(study)["x"] == study.best_value
 
@@ -128,7 +128,7 @@ def test_a_pruner_ends_a_trial_before_its_last_run() -> None:
     study = brought(StudyTarget(trials=7, pruner="median"), say, of=3)
     assert states(study) == ["COMPLETE"] * 6 + ["PRUNED"]
     assert len(asked) == 6 * 3 + 1
-    (pruned,) = [run for run in runs() if run.data.tags.get(trials.STATE) == "pruned"]
+    (pruned,) = [run for run in runs() if run.data.tags.get(restore.STATE) == "pruned"]
     assert "objective" not in pruned.data.metrics and pruned.data.metrics["intermediate"] == 0
     assert pruned.info.status == "FINISHED"
 

@@ -11,10 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s_mlflow.records import NO_LABEL, Rows
+from w2s_mlflow.records import NO_LABEL, Example, Row, Rows
 from w2s_mlflow.tasks import _rows
 from w2s_mlflow.tasks._groups import by_group
-from w2s_mlflow.tasks._rows import ParsedRow, SkippedRow, Source, assemble, draw, without_large_groups
+from w2s_mlflow.tasks._rows import (
+    ParsedRow,
+    SkippedRow,
+    Source,
+    assemble,
+    draw,
+    with_enough_heldout,
+    without_large_groups,
+)
 
 
 def read(row: Source, part: str) -> ParsedRow:
@@ -129,3 +137,36 @@ def test_group_that_no_part_could_hold_is_left_out() -> None:
     fewer = without_large_groups(rows, 3)
     assert [found.example.id for found in fewer.train] == ["train-4", "train-5", "train-6"] and fewer.heldout == ()
     assert fewer.skipped == {"has an empty text": 1, "is in a group of more than 3 rows": 4}
+
+
+def parts(train: int, heldout: int, per_group: int = 2) -> Rows:
+    """Rows in groups of `per_group`; the first held-out row shares its group with the first training rows."""
+    groups = [f"g{number // per_group}" for number in range(train)]
+    others = ["g0", *(f"h{number}" for number in range(heldout - 1))]
+    of = {"train": groups, "heldout": others}
+    made = {
+        part: tuple(
+            Row(Example(f"{part}-{number}", group, (f"text {number}",)), number % 2) for number, group in enumerate(names)
+        )
+        for part, names in of.items()
+    }
+    return Rows(made["train"], made["heldout"])
+
+
+def test_a_small_heldout_part_is_joined_by_whole_groups_that_it_does_not_know() -> None:
+    rows = parts(train=400 * 4, heldout=400)
+    grown = with_enough_heldout(rows, "task")
+    assert len(grown.heldout) == 800 and grown.moved == 400 and grown.heldout[:400] == rows.heldout
+    moved = {row.example.group for row in grown.heldout[400:]}
+    assert len(moved) == 200 and "g0" not in moved and not moved & {row.example.group for row in grown.train}
+    assert sorted((*grown.train, *grown.heldout), key=str) == sorted((*rows.train, *rows.heldout), key=str)
+    shuffled = Rows(rows.train[::-1], rows.heldout)
+    assert {row.example.id for row in with_enough_heldout(shuffled, "task").heldout} == {
+        row.example.id for row in grown.heldout
+    }
+
+
+@pytest.mark.parametrize(("train", "heldout"), [(400 * 4 - 1, 400), (10_000, 800), (10_000, 801), (20, 10)])
+def test_a_heldout_part_stays_if_it_is_large_or_the_training_part_is_small(train: int, heldout: int) -> None:
+    rows = parts(train, heldout)
+    assert with_enough_heldout(rows, "task") is rows

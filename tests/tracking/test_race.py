@@ -29,6 +29,7 @@ from tests.conftest import SMALL
 from tests.servers import DEADLINE
 from tests.tracking.backend.test_backends import BACKENDS
 from w2s_mlflow import registry
+from w2s_mlflow.local.process import start_time
 from w2s_mlflow.tracking import heartbeat
 
 PROCESSES = 5
@@ -398,7 +399,7 @@ def pause_in_copy(pipe: Connection) -> None:
 
 def test_a_killed_process_that_nobody_has_waited_for_is_gone() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        living = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._start_time(process.pid))
+        living = heartbeat.Worker(heartbeat.me().machine, process.pid, start_time(process.pid))
         assert not living.gone()
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.tracking import source, source_modules
 
 
@@ -344,3 +345,24 @@ def test_other_versions_of_python_give_the_same_digests() -> None:
     for python in interpreters():
         done = subprocess.run([python, "-B", "-c", code], capture_output=True, text=True, check=True)
         assert ast.literal_eval(done.stdout) == sorted(source.digests(roots).values()), python
+
+
+def test_a_file_that_is_edited_later_changes_no_digest_and_ends_the_sweep(made: Path) -> None:
+    before = digests()
+    path = made / "made_batches.py"
+    path.write_text(path.read_text() + "# a comment\n")
+    source.check_unchanged()
+    path.write_text(path.read_text().replace("row * 2", "row * 3"))
+    source._digests.cache_clear()
+    assert digests() == before, "the digests are those of the code that was there first"
+    with pytest.raises(ConfigError, match=r"the source code w2s_mlflow/made_batches\.py changed while it was in use"):
+        source.check_unchanged()
+    source.clear()
+    assert digests() != before
+
+
+def test_a_worker_has_the_snapshot_of_the_process_that_started_it(made: Path) -> None:
+    before, taken = digests(), source_modules.snapshot(made)
+    write(made, "made_batches", "def cut(row):\n    return row * 3\n")
+    source_modules.adopt(taken)
+    assert digests() == before

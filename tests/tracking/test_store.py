@@ -19,11 +19,12 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from tests.conftest import runs
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
+from w2s_mlflow.local.process import start_time
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import claims, heartbeat, results, session, store
+from w2s_mlflow.tracking import claims, heartbeat, orphans, results, session, store
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
-from w2s_mlflow.tracking.recorder import Recorder
+from w2s_mlflow.tracking.recorder import Recorder, SupersededError, recording
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -200,16 +201,15 @@ def test_who_does_not_wait_is_told_that_it_is_busy() -> None:
     "tags",
     [
         {heartbeat.WORKER: "HERE", heartbeat.HEARTBEAT: beat()},
-        {heartbeat.WORKER: DEAD, heartbeat.HEARTBEAT: beat(2 * heartbeat.SKEW)},
         {},
     ],
-    ids=["process gone", "silent elsewhere", "no owner"],
+    ids=["process gone", "no owner"],
 )
 def test_a_dead_owner_is_replaced_at_once(tags: dict[str, str]) -> None:
     names = {"HERE": gone()}
     other = left("RUNNING", {key: names.get(value, value) for key, value in tags.items()})
-    heartbeat._cleanup.cache_clear()
-    heartbeat.cleanup_once()
+    orphans._cleanup.cache_clear()
+    orphans.cleanup_once()
     found = store.produce(request(), text())
     assert found.run_id != other and not found.reused
     assert status_of(other) == "KILLED"
@@ -238,6 +238,62 @@ def test_a_heart_that_beats_is_never_taken_for_dead(monkeypatch: pytest.MonkeyPa
     assert watch.dead(server.client().get_run(other))
 
 
+def test_a_clock_of_another_machine_is_never_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is hours behind is no dead owner; a heartbeat that this machine has not seen change is."""
+    other = left("RUNNING", {heartbeat.WORKER: DEAD, heartbeat.HEARTBEAT: beat(7200)})
+    orphans.kill_orphans()
+    assert status_of(other) == "RUNNING"
+    monkeypatch.setattr(heartbeat, "STALE", 0.0)
+    server.client().set_tag(other, heartbeat.HEARTBEAT, beat(7190))
+    monkeypatch.setattr(heartbeat, "STALE", 1000.0)
+    orphans.kill_orphans()
+    assert status_of(other) == "RUNNING"
+    monkeypatch.setattr(heartbeat, "STALE", 0.0)
+    orphans.kill_orphans()  # as a later process would: what was seen is on disk
+    assert status_of(other) == "KILLED"
+
+
+def test_an_owner_whose_run_was_taken_over_stops_and_writes_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT", 0.02)
+    made: list[str] = []
+
+    def make(recorder: Recorder) -> None:
+        made.append(recorder.run_id)
+        if len(made) > 1:
+            return
+        recorder.metrics({"train/loss": 1.0}, 1)
+        recorder.flush()
+        server.client().set_tag(recorder.run_id, heartbeat.WORKER, "")  # as one that takes over does
+        server.client().set_terminated(recorder.run_id, "KILLED")
+        for step in range(2, 1000):
+            recorder.metrics({"train/loss": 0.5}, step)
+            time.sleep(0.02)
+        pytest.fail("it trained on")
+
+    found = store.produce(request(), make)
+    assert len(made) == 2 and found.run_id == made[1] and status_of(made[0]) == "KILLED"
+    taken = server.client().get_run(made[0]).data
+    assert taken.metrics == {"train/loss": 1.0} and taken.tags[heartbeat.WORKER] == ""
+
+
+def test_a_process_that_was_stopped_asks_before_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its heartbeat may not have looked yet when it wakes up."""
+    monkeypatch.setattr(heartbeat, "BEAT", 1000.0)
+
+    def make(recorder: Recorder) -> None:
+        server.client().set_tag(recorder.run_id, heartbeat.WORKER, DEAD)
+        recorder.metrics({"train/loss": 1.0}, 1)
+        assert recorder.ownership is not None
+        recorder.ownership._confirmed -= 2000
+        recorder.flush()
+        pytest.fail("it wrote")
+
+    with pytest.raises(SupersededError), recording(request().header(0), lambda run_id: True) as recorder:
+        make(recorder)
+    run = server.client().get_run(recorder.run_id)
+    assert not run.data.metrics and run.data.tags[heartbeat.WORKER] == DEAD
+
+
 def test_a_run_in_the_making_has_an_owner_and_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT", 0.05)
     seen: list[dict[str, str]] = []
@@ -264,7 +320,7 @@ def test_a_process_id_that_was_given_again_is_another_process() -> None:
 
 def test_a_process_that_ended_and_was_not_waited_for_is_gone() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    other = heartbeat.Worker(heartbeat.me().machine, process.pid, heartbeat._start_time(process.pid))
+    other = heartbeat.Worker(heartbeat.me().machine, process.pid, start_time(process.pid))
     assert not other.gone()
     process.kill()
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
@@ -305,19 +361,22 @@ def test_a_dead_owner_s_run_that_was_whole_is_finished_in_its_place() -> None:
     assert found.run_id == other and status_of(other) == "FINISHED"
 
 
-def test_orphans_are_closed_by_the_next_start() -> None:
+def test_orphans_are_closed_by_the_next_start(tmp_path: Path) -> None:
     dead = left("RUNNING", {heartbeat.WORKER: gone(), heartbeat.HEARTBEAT: beat()})
     alive = left("RUNNING", {heartbeat.WORKER: DEAD, heartbeat.HEARTBEAT: beat()}, attempt=1)
     foreign = server.client().create_run(server.experiment().experiment_id).info.run_id
+    tmp_path.joinpath("MLproject").write_text("name: another\n")
     client, experiment = server.client(), server.experiment().experiment_id
-    long_ago = int((time.time() - 2 * heartbeat.LAUNCH) * 1000)
+    long_ago = int((time.time() - 2 * orphans.LAUNCH) * 1000)
     launched = {"mlflow.project.entryPoint": "student"}
     launch = client.create_run(experiment, start_time=long_ago, tags=launched).info.run_id
     building = client.create_run(experiment, tags=launched).info.run_id
-    heartbeat._cleanup.cache_clear()
-    heartbeat.cleanup_once()
+    elsewhere = {"mlflow.project.entryPoint": "student", "mlflow.source.name": str(tmp_path)}
+    others = client.create_run(experiment, start_time=long_ago, tags=elsewhere).info.run_id
+    orphans._cleanup.cache_clear()
+    orphans.cleanup_once()
     assert [status_of(run) for run in (dead, launch)] == ["KILLED", "KILLED"]
-    assert [status_of(run) for run in (alive, foreign, building)] == ["RUNNING"] * 3
+    assert [status_of(run) for run in (alive, foreign, building, others)] == ["RUNNING"] * 4
 
 
 # --- policies ---------------------------------------------------------------------------------------------------------
@@ -380,8 +439,8 @@ def test_a_checkpoint_that_nobody_goes_on_from_is_removed_in_the_end(tmp_path: P
     long_ago = time.time() - scratch.OLD - 60
     for path in (old, foreign, partials[0]):
         os.utime(path, (long_ago, long_ago))
-    heartbeat._cleanup.cache_clear()
-    heartbeat.cleanup_once()
+    orphans._cleanup.cache_clear()
+    orphans.cleanup_once()
     assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True)
     assert [file.exists() for file in partials] == [False, True]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_bfloat16_is_computed_in_and_nothing_else() -> None:
 
 def shifted(head: Head, constant: float) -> Head:
     """The head with a constant added to all its logits, which changes no probability."""
-    layer = head.linear if isinstance(head, heads.Classification) else head.unembedding()
+    layer: Any = head.linear if isinstance(head, heads.Classification) else cast(Any, head).unembedding()
     assert isinstance(layer, nn.Linear)
     bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
     layer.bias = nn.Parameter(bias + constant)
@@ -229,11 +230,11 @@ def test_close_logits_are_not_rounded_to_a_tie(name: str) -> None:
 @pytest.mark.parametrize("name", ["classification", "lm_choice"])
 def test_the_second_class_wins_by_a_hair_in_bfloat16(name: str) -> None:
     head = shifted(made("llama", name), 100.0)
-    layer = head.linear if isinstance(head, heads.Classification) else head.unembedding()
+    layer: Any = head.linear if isinstance(head, heads.Classification) else cast(Any, head).unembedding()
     first, second = (0, 1) if name == "classification" else (head.reader.continuation(word)[0] for word in "bc")
     with torch.no_grad():  # two logits near 100 that differ by .01
-        layer.weight[second] = layer.weight[first]  # type: ignore[index, operator]
-        layer.bias[second] = layer.bias[first] + 0.01  # type: ignore[index, operator]
+        layer.weight[second] = layer.weight[first]
+        layer.bias[second] = layer.bias[first] + 0.01
     rows = [replace(row, candidates=("b", "c")) for row in examples(40)]
     found_NC = inference.probabilities(head, head.encode(rows), dtype="bfloat16")
     np.testing.assert_allclose(found_NC[:, 1], 1 / (1 + np.exp(-0.01)), atol=1e-5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import pkgutil
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -100,12 +99,13 @@ def record(frames: Frames, recorder: Recorder) -> None:
 
 def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
     """Write the figures, and return the name, SVG and caption of each."""
-    from w2s_mlflow.figures import _interactive
+    from w2s_mlflow.figures import _interactive, plain_text
 
     figures = []
     for name in registry.plugins("figures"):
         plugin = registry.plugin("figures", name, "figure")
-        fig = plugin.figure(*_frames_for(frames, plugin))
+        with plain_text():
+            fig = plugin.figure(*_frames_for(frames, plugin))
         if not fig.axes:
             continue
         file = recorder.directory / "figures" / f"{name}.png"
@@ -126,12 +126,14 @@ def _frames_for(frames: Frames, plugin: ModuleType) -> list[pd.DataFrame]:
 
 def aggregates(pgr: pd.DataFrame) -> dict[str, float]:
     """Return metrics of each row of the PGR table, named after the row's label: accuracy, PGR, PGR's interval and n."""
+    from w2s_mlflow.tracking import names
+
     metrics = {}
     for row in pgr.to_dict("records"):
-        label = re.sub(r"[^\w./ -]", " ", " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)))
+        label = " ".join(str(row[name]) for name in LABEL if row[name] not in ("", NONE)).replace("=", " ")
         for name in ("accuracy", "pgr", "pgr_low", "pgr_high", "n"):
             if math.isfinite(row.get(name, math.nan)):
-                metrics[f"{label}/{name}"] = row[name]
+                metrics[names.metric(label, name)] = row[name]
     return metrics
 
 

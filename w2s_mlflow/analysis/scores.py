@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.local import scratch
+from w2s_mlflow.local import kept, scratch
 from w2s_mlflow.records import Floats, Ints, JoinError, canonical_json
 from w2s_mlflow.tracking import source
 
@@ -69,7 +68,7 @@ class Scores:
 def load_scores(runs: Iterable[Result]) -> dict[str, Scores | str]:
     """Return the scores of each run with a test report, keyed by run id, or a message that says why they are unavailable."""
     reported = [result for result in runs if GOLD in result.digests and PREDICTIONS in result.digests]
-    file = scratch.cache_path("scores") / f"{_cache_name(reported)}.parquet"
+    file = scratch.cache_path("scores") / f"{_cache_name(reported)}.scores"
     cached = _read(file)
     scores: dict[str, Scores | str] = {run.run_id: cached[_cache_key(run)] for run in reported if _cache_key(run) in cached}
     if missing := [run for run in reported if run.run_id not in scores]:
@@ -111,22 +110,17 @@ def _compute(result: Result, rows: dict[str, Rows]) -> Scores | str:
 
 
 def _read(file: Path) -> dict[str, Scores]:
-    """Return the cached scores, by cache key; empty if the file is missing or corrupt."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        shared, entries = (pq.read_table(path).to_pylist() for path in (_rows_file(file), file))
-    except (OSError, pa.ArrowException):
+    """Return the cached scores, by cache key; empty if the file is missing or damaged."""
+    if (tables := kept.read_tables(file, 2)) is None:
         return {}
+    shared, entries = (table.to_pylist() for table in tables)
     rows = {
         row["key"]: Rows(row["key"], tuple(row["ids"]), tuple(row["groups"]), np.array(row["gold"], dtype=np.int64))
         for row in shared
     }
     return {
-        row["mark"]: Scores(of, _matrix(row["probabilities"], len(of.ids)), json.loads(row["metrics"]))
+        row["mark"]: Scores(of := rows[row["key"]], _matrix(row["probabilities"], len(of.ids)), json.loads(row["metrics"]))
         for row in entries
-        if (of := rows.get(row["key"]))
     }
 
 
@@ -135,6 +129,9 @@ def _matrix(content: bytes, rows: int) -> Floats:
 
 
 def _write(file: Path, score_by_key: Mapping[str, Scores]) -> None:
+    """Write the shared rows and the scores, with a digest of both. The scores refer to their rows by `key`."""
+    import pyarrow as pa
+
     rows = {scores.rows.key: scores.rows for scores in score_by_key.values()}
     shared = [
         {"key": row.key, "ids": list(row.ids), "groups": list(row.groups), "gold": row.gold_N.tolist()} for row in rows.values()
@@ -148,18 +145,4 @@ def _write(file: Path, score_by_key: Mapping[str, Scores]) -> None:
         }
         for mark, scores in score_by_key.items()
     ]
-    with contextlib.suppress(OSError):  # if the cache cannot be written, scores are recomputed next time
-        _replace(_rows_file(file), shared)
-        _replace(file, entries)
-
-
-def _rows_file(file: Path) -> Path:
-    return file.with_suffix(".rows.parquet")
-
-
-def _replace(file: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with scratch.replacing(file) as partial:
-        pq.write_table(pa.Table.from_pylist(list(table)), partial)
+    kept.write_tables(file, [pa.Table.from_pylist(shared), pa.Table.from_pylist(entries)])

@@ -24,6 +24,7 @@ IDENTITY = ("task", "weak", "strong", "method", "seed", "head", "iteration", "re
 """Parameters that identify a run; only facilitated and aligned models have `iteration`, and only imported runs `repeat`."""
 METHOD_OPTIONS = {*presets.PRIMITIVES, *options.plugin_options("losses"), *options.plugin_options("methods.labels")}
 METHOD_OPTIONS |= {"chain_rounds", "lr_decay", "strong_each_round", "calibrate", "learning_rate", "batch_size"}
+METHOD_OPTIONS |= {"layer", "l2"}
 """Options that define a method. Runs are compared only if all their other options are equal."""
 
 

@@ -10,18 +10,18 @@ import contextlib
 import errno
 import functools
 import inspect
-import json
 import logging
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from w2s_mlflow import config as options
-from w2s_mlflow import registry
+from w2s_mlflow import display, registry
 from w2s_mlflow.cli import arguments, catalog, commands, terminal
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError, must, unknown
@@ -39,6 +39,11 @@ EXTRA_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # 
 def main() -> None:
     """Run the command line. Exit with status 0, or for invalid input with status 2 and a one-line message."""
     signal.signal(signal.SIGTERM, _as_interrupt)  # handle a scheduler's SIGTERM like Ctrl-C
+    with contextlib.ExitStack() as stack:
+        _main(stack)
+
+
+def _main(stack: contextlib.ExitStack) -> None:
     try:
         argv = arguments.normalized(sys.argv[1:])
         _check_stage(argv)
@@ -49,8 +54,10 @@ def main() -> None:
         if job == launch.STOPPED:  # Typer returns this status after Ctrl-C
             raise KeyboardInterrupt
         if callable(job):  # run the job outside Typer, which exits silently on Ctrl-C; with --help there is no job
+            stack.enter_context(display.guarded_streams())
+            _check_home()
             with launch.peer_failure_guard():
-                job()
+                _run_job(job)
     except (ConfigError, typer.TyperException) as error:
         _end(2, str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -60,6 +67,21 @@ def main() -> None:
     except Exception as error:  # report a failure of the server or the disk in one line, but a bug with a traceback
         _end(2, _failure(error))
     launch.leave()
+
+
+def _run_job(job: Callable[[], None]) -> None:
+    try:
+        job()
+    except SystemExit as error:  # a file or library has ended the process, perhaps with status 0, before there was a result
+        raise ConfigError(f"a file or library that the command uses ended it by SystemExit({error.code})") from error
+
+
+def _check_home() -> None:
+    """Raise ConfigError if this user has no home directory, which MLflow needs when it is imported."""
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise must("HOME", "set, because the user of this process is unknown on this machine", "nothing") from error
 
 
 def app(command_name: str | None = None) -> typer.Typer:
@@ -92,7 +114,7 @@ def _first_line(documented: object) -> str:
 def _end(status: int, sentence: str) -> NoReturn:
     """Print the message and exit with `status`. In a distributed launch, only the first failed process prints the message."""
     if launch.claims_error_message(status):
-        print(f"w2s_mlflow: {sentence}", file=sys.stderr)
+        print(f"w2s_mlflow: {display.printable(display.redacted(sentence))}", file=sys.stderr)
     if launch.size() > 1:
         # The launcher may send SIGTERM while this process leaves the process group: ignore the signal.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -180,7 +202,9 @@ def _configured(stage: ModuleType, values: dict[str, str], reuse: str) -> Iterat
     if reuse not in ("exact", "never"):
         raise unknown("--reuse", reuse, ("exact", "never"))
     level = logging.WARNING if launch.is_leader() else logging.CRITICAL
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(display.PrintableFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=level)
     logging.getLogger("w2s_mlflow").setLevel(logging.INFO if launch.is_leader() else level)
     from w2s_mlflow.tracking import session
 
@@ -200,7 +224,7 @@ def _run(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: bool
             return
         server.close_launch(result.run_id)
     if as_json:
-        print(json.dumps(_summary(result, seconds), allow_nan=False))
+        display.print_json(_summary(result, seconds))
     terminal.show_result(result, seconds)
 
 
@@ -214,7 +238,7 @@ def _plan(stage: ModuleType, values: dict[str, str], reuse: str, *, as_json: boo
         server.launch_run_id()  # tag the run that `mlflow run` created as a launch, even if this command only plans
         stage.run(config)
     if as_json:
-        print(json.dumps(plan.summary(), allow_nan=False))
+        display.print_json(plan.summary())
     terminal.show_plan(plan)
 
 

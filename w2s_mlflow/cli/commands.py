@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import getpass
-import json as json_
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
 
 from w2s_mlflow import config as options
+from w2s_mlflow import display
 from w2s_mlflow.cli import terminal
+from w2s_mlflow.exceptions import must
 
 JSON = "Print one JSON value on standard output when the command ends."
 Job = Callable[[], None]
@@ -106,7 +107,7 @@ def rows(values: Mapping[str, str], *, as_json: bool) -> None:
     config = options.parse(catalog.Config, values)
     counts = catalog.write_rows(config)
     if as_json:
-        print(json_.dumps({"out": config.out, "rows": counts}))
+        display.print_json({"out": config.out, "rows": counts})
     terminal.show_table([{"part": part, "rows": count} for part, count in counts.items()])
 
 
@@ -115,7 +116,7 @@ def _why(run: str, *, as_json: bool) -> None:
 
     explanation = explaining.explain(run)
     if as_json:
-        print(json_.dumps(dataclasses.asdict(explanation)))
+        display.print_json(dataclasses.asdict(explanation))
     terminal.show_why(explanation)
 
 
@@ -124,7 +125,7 @@ def _runs(filter_: str, experiments: str, *, as_json: bool) -> None:
 
     rows = leaderboard.board(filter_, experiments)
     if as_json:
-        print(json_.dumps(rows))
+        display.print_json(rows)
     terminal.show_pgr([{name: "" if value is None else str(value) for name, value in row.items()} for row in rows])
 
 
@@ -133,7 +134,7 @@ def _import(file: str, *, as_json: bool) -> None:
 
     outcome = imported.import_file(file)
     if as_json:
-        print(json_.dumps(dataclasses.asdict(outcome)))
+        display.print_json(dataclasses.asdict(outcome))
     terminal.show_line(outcome.describe(file))
 
 
@@ -142,7 +143,7 @@ def _compare(first: str, second: str, *, as_json: bool) -> None:
 
     comparison = leaderboard.compare(first, second)
     if as_json:
-        print(json_.dumps(dataclasses.asdict(comparison)))
+        display.print_json(dataclasses.asdict(comparison))
     terminal.show_table(leaderboard.describe(comparison))
 
 
@@ -154,7 +155,7 @@ def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> 
             f"the debates are in the review queue {human_feedback.review(run)!r} of the experiment in the MLflow UI"
         )
     else:
-        reviewer = name or getpass.getuser()
+        reviewer = name or _user_name()
         for debate in human_feedback.unjudged(run, reviewer):
             winner = terminal.ask_winner(debate, blind=blind)
             if winner is None:
@@ -162,17 +163,22 @@ def _judge(run: str, name: str, *, blind: bool, review: bool, as_json: bool) -> 
             human_feedback.log(debate, winner, reviewer)
     assessments = human_feedback.pull(run)
     if as_json:
-        print(
-            json_.dumps(
-                {
-                    "run_id": assessments.run_id,
-                    "debates": len(assessments.votes),
-                    "judged": assessments.judged,
-                    "votes": assessments.votes,
-                }
-            )
+        display.print_json(
+            {
+                "run_id": assessments.run_id,
+                "debates": len(assessments.votes),
+                "judged": assessments.judged,
+                "votes": assessments.votes,
+            }
         )
     terminal.show_line(assessments.describe())
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError) as error:  # Python 3.13 raises OSError, earlier versions KeyError
+        raise must("name", "given, because the user of this process has no name on this machine", "none") from error
 
 
 def _tasks(*, as_json: bool) -> None:
@@ -195,6 +201,6 @@ def _models(*, as_json: bool) -> None:
 
 def _show(table: list[dict[str, Any]], show: Callable[[list[dict[str, Any]]], None], *, as_json: bool) -> None:
     if as_json:
-        print(json_.dumps(table))
+        display.print_json(table)
     else:
         show(table)

@@ -10,7 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from w2s_mlflow.display import printable
+
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from w2s_mlflow.tracking.human_feedback import DebateForReview
     from w2s_mlflow.tracking.planning import Plan
     from w2s_mlflow.tracking.results import Result
@@ -29,7 +33,7 @@ HEADLINE = (
 )
 """Metrics of a split that are shown if the run logs them. Only searches log the metrics in the last line of this tuple."""
 OTHERS = re.compile(
-    r"(debate/|align/baseline_|align/aligned_)(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/\w+/(before|after|gain)|errors/\w+"
+    r"(debate/|align/baseline_|align/aligned_)(win_rate|judge_accuracy)|align/gain(_low|_high)?|probe/.+/(before|after|gain)|errors/\w+"
     r"|validation/(perplexity(_before)?|loss)"
 )
 """Pattern of the names of metrics that are shown in addition to HEADLINE. They are logged by stages such as `debate`, `align`,
@@ -121,10 +125,10 @@ def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = list(dict.fromkeys(name for row in rows for name in row))
     for column in names:
-        table.add_column(column, overflow="fold")
+        table.add_column(_text(column), overflow="fold")
     for row in rows:
-        table.add_row(*(_value(row.get(name)) for name in names))
-    _console().print(table, markup=False)
+        table.add_row(*(_text(_value(row.get(name))) for name in names))
+    _console().print(table)
 
 
 def show_checked(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -162,7 +166,14 @@ def _duration(seconds: float | None) -> str:
 
 
 def _line(text: str) -> None:
-    _console().print(text, highlight=False, soft_wrap=True, markup=False)
+    _console().print(_text(text), soft_wrap=True)
+
+
+def _text(text: str) -> Text:
+    """Return what Rich prints as it is. In a plain string, Rich would replace markup such as `[old]` and `:key:`."""
+    from rich.text import Text
+
+    return Text(printable(text))
 
 
 @functools.cache
@@ -186,12 +197,13 @@ def show_pgr(table: Sequence[Mapping[str, str]]) -> None:
 
     rows = [_compact(row) for row in table]
     shared = {name: value for name, value in rows[0].items() if name not in NUMBERS and all(row[name] == value for row in rows)}
-    output = Table(box=None, header_style="bold", pad_edge=False, title=", ".join(filter(None, shared.values())) or None)
+    title = _text(", ".join(filter(None, shared.values()))) if any(shared.values()) else None
+    output = Table(box=None, header_style="bold", pad_edge=False, title=title)
     for column in rows[0]:
         if column not in shared:
-            output.add_column(column, no_wrap=column != "method", overflow="fold")
+            output.add_column(_text(column), no_wrap=column != "method", overflow="fold")
     for row in rows:
-        output.add_row(*(value for name, value in row.items() if name not in shared))
+        output.add_row(*(_text(value) for name, value in row.items() if name not in shared))
     _console().print(output)
 
 

@@ -80,6 +80,8 @@ def _load(name: str, data_dir: str | None) -> tuple[tasks.Task, tasks.Rows]:
     rows = task.load(Path(data_dir).expanduser() if data_dir else None)
     for reason, count in rows.skipped.items():
         LOG.info("%s: skipped %d rows, each of which %s", name, count, reason)
+    if rows.moved:
+        LOG.info("%s: moved %d rows of the training part to the held-out part, the same for all seeds", name, rows.moved)
     return task, rows
 
 

@@ -62,6 +62,8 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.freeze is not None:
+            raise must("freeze", "none, because alignment trains the whole strong model", self.freeze)
         if len(participants.judges(self.judge, self.judge_options)) > 1:
             raise must("judge", "the name of a single judge", self.judge)
         if self.iterations > 1:

@@ -7,7 +7,6 @@ new cache file is created. The answers of the judge `endpoint` are also cached b
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from w2s_mlflow import judges
 from w2s_mlflow.judges import Judge
-from w2s_mlflow.local import scratch
+from w2s_mlflow.local import kept, scratch
 from w2s_mlflow.records import Debate, Verdict, canonical_json
 
 LOG = logging.getLogger("w2s_mlflow")
@@ -88,25 +87,27 @@ def _key(name: str, debate: Debate) -> str:
 
 
 def _append(cache: Path, added: dict[str, Verdict]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    scratch.make_directory(cache.parent)
     if not cache.exists():
         scratch.remove_old(cache.parent.glob("*.jsonl"))
     with cache.open("a", encoding="utf-8") as file:
         # Write a newline first, because the file may end in a truncated line.
         for key, verdict in added.items():
-            file.write("\n" + canonical_json([key, dataclasses.asdict(verdict)]))
+            line = canonical_json([key, dataclasses.asdict(verdict)])
+            file.write(f"\n{kept.digest(line.encode()).decode()} {line}")
 
 
 def _read(cache: Path) -> dict[str, Verdict]:
-    """Return the cached verdicts by key, skipping truncated lines. The file's modification time is updated."""
+    """Return the cached verdicts by key, without those of damaged lines. The file's modification time is updated."""
     if not cache.exists():
         return {}
     cache.touch()
-    return dict(_lines(cache.read_text(encoding="utf-8")))
+    return dict(_lines(cache.read_bytes()))
 
 
-def _lines(text: str) -> Iterator[tuple[str, Verdict]]:
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            key, verdict = json.loads(line)
+def _lines(content: bytes) -> Iterator[tuple[str, Verdict]]:
+    for line in content.split(b"\n"):
+        recorded, _, text = line.partition(b" ")
+        if text and recorded == kept.digest(text):  # a truncated or damaged line is asked for again
+            key, verdict = json.loads(text)
             yield key, Verdict(**verdict)

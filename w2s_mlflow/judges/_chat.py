@@ -7,8 +7,8 @@ request header; it is never written to a file, a log or an error message.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -21,12 +21,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import BaseHTTPResponse
-from urllib3.util import Retry
 
+from w2s_mlflow.display import printable
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.local import scratch
+from w2s_mlflow.judges import _pause as pause
+from w2s_mlflow.judges import _whole_answer as whole_answer
+from w2s_mlflow.local import kept, scratch
 from w2s_mlflow.records import canonical_json
 
 KEY = "W2S_ENDPOINT_KEY"
@@ -34,12 +34,8 @@ KEY = "W2S_ENDPOINT_KEY"
 FOLDER = "endpoint"
 RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is retried."""
-BACKOFF, JITTER, MAX_WAIT = 1.0, 1.0, 60.0
-"""Parameters of the waits before retries, in seconds.
-
-The first retry is sent at once. Before retry n > 1, the client waits BACKOFF * 2^(n - 1) plus a random time of up to JITTER.
-No wait exceeds MAX_WAIT, even if the server's Retry-After header requests a longer one.
-"""
+MOST_TOKENS = 10**12
+"""Upper bound of the number of tokens that a server may report for one answer."""
 CACHED = "completed answers are cached, so run the same command again"
 
 Body = Mapping[str, Any]
@@ -61,7 +57,7 @@ class Chat:
 
         Args:
             url: full URL of the endpoint, `.../chat/completions`.
-            timeout: seconds per attempt.
+            timeout: seconds within which the whole answer to one attempt must arrive.
         """
         self.url, self.retries, self.timeout, self.concurrency = url, retries, timeout, concurrency
         self._charged: set[str] = set()
@@ -77,7 +73,7 @@ class Chat:
         """
         waiting = {self._key(body): body for body in bodies}
         stopped = threading.Event()
-        with self._session(stopped) as session, ThreadPoolExecutor(self.concurrency) as workers:
+        with self._session() as session, ThreadPoolExecutor(self.concurrency) as workers:
             futures = {key: workers.submit(self._answer, session, key, body, stopped) for key, body in waiting.items()}
             try:
                 wait(futures.values(), return_when=FIRST_EXCEPTION)
@@ -103,54 +99,52 @@ class Chat:
         request = {"url": self.url, "body": body}
         if (answer := _read(file, request)) is None:
             try:
-                answer = self._ask(session, body)
+                answer = self._ask(session, body, stopped)
             except ConfigError:
                 stopped.set()
                 raise
             _write(file, {**request, "text": answer.text, "tokens": answer.tokens})
         return answer
 
-    def _ask(self, session: requests.Session, body: Body) -> Answer:
-        try:
-            reply = session.post(self.url, json=body, timeout=self.timeout, allow_redirects=False)
-        except requests.RequestException as error:
-            raise self._unreachable_error(error) from None
-        if reply.status_code != requests.codes.ok:
-            raise self._status_error(reply, str(body["model"]))
-        return self._content(reply)
+    def _ask(self, session: requests.Session, body: Body, stopped: threading.Event) -> Answer:
+        """Send a request until it is answered, at most `retries` + 1 times."""
+        for attempt in itertools.count():
+            outcome = self._attempt(session, body)
+            if isinstance(outcome, Answer):
+                return outcome
+            if not outcome.again or attempt == self.retries:
+                raise outcome.error
+            pause.sleep(stopped, pause.seconds(attempt, outcome.retry_after))
+        raise AssertionError  # unreachable: `count` does not end
 
-    def _content(self, reply: requests.Response) -> Answer:
-        """Return the text of the first choice, and its cost in tokens (0 if the server does not report it)."""
+    def _attempt(self, session: requests.Session, body: Body) -> Answer | _Failure:
         try:
-            content = reply.json()
-            # The last field is null if the model used up all tokens for reasoning.
-            text = content["choices"][0]["message"]["content"] or ""
-            cost = int((content.get("usage") or {}).get("total_tokens") or 0)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            text, cost = None, 0
-        if not isinstance(text, str):
-            raise ConfigError(f"{self._name()} returned a response that is not in OpenAI's chat completions format; {CACHED}")
-        return Answer(text, cost)
+            status, headers, content = whole_answer.post(session, self.url, body, self.timeout)
+        except requests.RequestException as error:
+            return _Failure(self._unreachable_error(error), again=True)
+        retry_after = headers.get("Retry-After")
+        if status != requests.codes.ok:
+            refusal = self._status_error(status, content, str(body["model"]))
+            return _Failure(refusal, status in RETRY_STATUS, retry_after)
+        value = _json(content)
+        if problem := _error_message(value):  # some servers report the failure of the model behind them with status 200
+            message = f"{self._name()} answered with an error after {self.retries} retries{problem}; {CACHED}"
+            return _Failure(ConfigError(message), True, retry_after)
+        if (answer := _content(value)) is None:
+            return _Failure(
+                ConfigError(f"{self._name()} returned a response that is not in OpenAI's chat completions format; {CACHED}")
+            )
+        return answer
 
     def _key(self, body: Body) -> str:
         return hashlib.sha256(canonical_json({"url": self.url, "body": body}).encode()).hexdigest()
 
-    def _session(self, stopped: threading.Event) -> requests.Session:
+    def _session(self) -> requests.Session:
         session = requests.Session()
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # store no cookies, as threads share the session
         session.auth = _authorized  # without this, the library `requests` would send passwords from ~/.netrc
-        waits = _interruptible(stopped)(
-            self.retries,
-            allowed_methods=None,
-            status_forcelist=RETRY_STATUS,
-            raise_on_status=False,
-            backoff_factor=BACKOFF,
-            backoff_jitter=JITTER,
-            backoff_max=MAX_WAIT,
-            retry_after_max=int(MAX_WAIT),
-        )
         for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=waits, pool_maxsize=self.concurrency))
+            session.mount(scheme, whole_answer.Adapter(pool_maxsize=self.concurrency))
         return session
 
     # --- error messages of failed requests ---
@@ -159,38 +153,35 @@ class Chat:
         return f"the judge's endpoint {self.url}"
 
     def _unreachable_error(self, error: requests.RequestException) -> ConfigError:
-        timed_out = isinstance(error, requests.Timeout) or "timed out" in str(error)
+        timed_out = isinstance(error, requests.Timeout)
         problem = (
             f"did not respond within timeout={self.timeout:g} seconds" if timed_out else f"cannot be reached: {_reason(error)}"
         )
         return ConfigError(f"{self._name()} {problem}, after {self.retries} retries; check endpoint=URL; {CACHED}")
 
-    def _status_error(self, reply: requests.Response, model: str) -> ConfigError:
-        status = reply.status_code
+    def _status_error(self, status: int, content: bytes, model: str) -> ConfigError:
         if status in (401, 403):
             problem = f"rejected the key in {KEY}" if os.environ.get(KEY) else f"requires a key: set {KEY}"
             return ConfigError(f"{self._name()} {problem} (status {status}); {CACHED}")
+        message = _error_message(_json(content))
         if status == 404:
             return ConfigError(
-                f"{self._name()} has no endpoint_model={model}, or the address does not exist{_server_message(reply)}; {CACHED}"
+                f"{self._name()} has no endpoint_model={model}, or the address does not exist{message}; {CACHED}"
             )
         if status == 429:
             advice = f"after {self.retries} retries; wait, or lower concurrency={self.concurrency}"
             return ConfigError(f"{self._name()} still limits the request rate {advice}; {CACHED}")
         attempts = f" after {self.retries} retries" if status in RETRY_STATUS else ""
-        return ConfigError(f"{self._name()} failed with status {status}{attempts}{_server_message(reply)}; {CACHED}")
+        return ConfigError(f"{self._name()} failed with status {status}{attempts}{message}; {CACHED}")
 
 
-def _interruptible(stopped: threading.Event) -> type[Retry]:
-    """Return a subclass of urllib3's `Retry` that stops waiting and cancels the request once `stopped` is set."""
+@dataclass(frozen=True)
+class _Failure:
+    """A request that was not answered: the error, whether to send it again, and the server's Retry-After header."""
 
-    class Waits(Retry):
-        def sleep(self, response: BaseHTTPResponse | None = None) -> None:
-            retry_after = self.get_retry_after(response) if response is not None else None
-            if stopped.wait(self.get_backoff_time() if retry_after is None else retry_after):
-                raise CancelledError
-
-    return Waits
+    error: ConfigError
+    again: bool = False
+    retry_after: str | None = None
 
 
 def _authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -206,15 +197,60 @@ def _reason(error: requests.RequestException) -> str:
     return _without_key(text.rpartition("object at 0x")[2].partition(": ")[2] or text)
 
 
-def _server_message(reply: requests.Response) -> str:
-    """Return ": " and the error message in the field `error` (OpenAI) or `detail` (FastAPI); "" if there is no message."""
+# --- content of answers -----------------------------------------------------------------------------------------------
+
+
+def _json(content: bytes) -> Any:
+    """Return the JSON value of an answer; None if it is no JSON."""
     try:
-        content = reply.json()
-        message = content.get("error") or content["detail"]
-        message = message["message"] if isinstance(message, dict) else message
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return json.loads(content)
+    except (ValueError, RecursionError):  # deeply nested JSON exceeds Python's recursion limit
+        return None
+
+
+def _content(value: Any) -> Answer | None:
+    """Return the text of the first choice and its cost; None if the value has another form."""
+    try:
+        content = value["choices"][0]["message"]["content"]
+        usage = value.get("usage")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return None
+    if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
+        content = "".join(str(part.get("text") or "") for part in content)
+    # The content is null if the model used up all tokens for reasoning.
+    if not isinstance(content, str | None):
+        return None
+    return Answer(_clean(content or ""), _tokens(usage.get("total_tokens") if isinstance(usage, dict) else None))
+
+
+def _clean(text: str) -> str:
+    """Return a text that files, databases and terminals take: the halves of a character are joined or replaced, and control
+    characters are escaped."""
+    return printable(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\r\n", "\n"))
+
+
+def _tokens(value: Any) -> int:
+    """Return a number of tokens; 0 if the server reports none, or something else than a finite number."""
+    try:
+        return max(0, min(int(value or 0), MOST_TOKENS))
+    except (ValueError, TypeError, OverflowError):
+        return 0
+
+
+def _error_message(value: Any) -> str:
+    """Return ": " and the error message of an answer; "" if it reports no error.
+
+    The message is in the field `error` (OpenAI) or `detail` (FastAPI), or in the field `error` of the first choice.
+    """
+    if not isinstance(value, dict):
         return ""
-    return f": {_without_key(' '.join(str(message).split()))[:200]}"
+    choices = value.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    error = value.get("error") or first.get("error") or ("" if choices else value.get("detail"))
+    if not error:
+        return ""
+    message = error.get("message") or error if isinstance(error, dict) else error
+    return f": {_without_key(' '.join(_clean(str(message)).split()))[:200]}"
 
 
 def _without_key(text: str) -> str:
@@ -226,17 +262,16 @@ def _without_key(text: str) -> str:
 
 
 def _read(file: Path, request: Mapping[str, Any]) -> Answer | None:
-    """Return the cached answer; None if the file is missing, is corrupt or holds the answer to a different request."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(file.read_text(encoding="utf-8"))
+    """Return the cached answer; None if the file is missing, is damaged or holds the answer to a different request."""
+    if (text := kept.read(file)) is not None:
+        content = json.loads(text)
         if {name: content[name] for name in request} == request:
-            return Answer(str(content["text"]), int(content["tokens"]))
+            return Answer(_clean(str(content["text"])), _tokens(content["tokens"]))
     return None
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    with scratch.replacing(file) as partial:
-        partial.write_text(canonical_json(content), encoding="utf-8")
+    kept.write(file, canonical_json(content).encode())
 
 
 # --- endpoint address -------------------------------------------------------------------------------------------------

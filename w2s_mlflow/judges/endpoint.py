@@ -43,7 +43,13 @@ WINNER: A CONFIDENCE: 75
 or the same with B. CONFIDENCE, from 50 to 100, is the chance in percent that the winner is right."""
 REMINDER = """That did not end with the line that was asked for. Answer with this line alone, with A or B:
 WINNER: A CONFIDENCE: 75"""
-_ENDING = re.compile(r"WINNER: ([AB])(?:,? CONFIDENCE: (\d{1,3})%?)?")
+_MARKUP = re.compile(r"[*_`#>~|$\\\[\](){}\"']|<[^<>]*>")
+"""Markup in which models set the last line: Markdown, code, quotation marks, brackets, tags such as `<b>`."""
+_ENDING = re.compile(
+    r"(?:FINAL |VERDICT[:, ]+)?WINNER ?[:\uff1a=-] ?(?:DEBATER )?([AB]) ?[.,;]?"
+    r"(?: ?-? ?CONFIDENCE ?[:\uff1a=-] ?([0-9]{1,3}(?:[.,][0-9]+)?) ?%?)? ?[.]?",
+    re.IGNORECASE,
+)
 
 
 @checked_dataclass
@@ -113,13 +119,15 @@ def prompt(debate: Debate, shown: str) -> str:
 
 
 def parse(text: str, unsaid: int) -> float | None:
-    """Parse the last line of an answer, and return the log-odds that A wins; None if the line is not a verdict.
+    """Parse the end of an answer, and return the log-odds that A wins; None if it is not a verdict.
 
-    A line with a confidence below 50, which contradicts the named winner, or above 100 is not a verdict.
+    The verdict is the last line, or the last two if the last one states the confidence. Markup, capitals and spaces do not
+    matter. A confidence below 50, which contradicts the named winner, or above 100 makes it no verdict.
     """
-    lines = text.strip().splitlines()
-    match = _ENDING.fullmatch(lines[-1].strip()) if lines else None
-    percent = int(match[2] or unsaid) if match else -1
+    lines = [line for line in (" ".join(_MARKUP.sub(" ", line).split()) for line in text.splitlines()) if line]
+    ending = " ".join(lines[-2:] if lines and lines[-1].upper().startswith("CONFIDENCE") else lines[-1:])
+    match = _ENDING.fullmatch(ending)
+    percent = float((match[2] or str(unsaid)).replace(",", ".")) if match else -1.0
     if match is None or not 50 <= percent <= 100:
         return None
     p = min(percent, SUREST) / 100

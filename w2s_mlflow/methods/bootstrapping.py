@@ -111,7 +111,7 @@ def _link_context(config: Config, student: Config, name: str, position: int) -> 
     """
     no_chain: dict[str, Any] = {"chain": None, "chain_rounds": None, "lr_decay": None, "strong_each_round": False}
     shared = selected(student, ("train_size", "test_size", "head", "loss", "generative_epochs", "labels", "weights"))
-    changes: dict[str, Any] = {"method": AUTO, "strong": name, "pooling": None, "keep_model": "never"}
+    changes: dict[str, Any] = {"method": AUTO, "strong": name, "pooling": None, "layer": None, "keep_model": "never"}
     # Chain models must not see ground truth, even if the student uses it for early stopping as a control.
     changes["early_stopping"] = "weak" if student.early_stopping == ORACLE else student.early_stopping
     return decayed(contexts.resolve(replace(config, **no_chain, **shared, **changes)), student, position)
@@ -132,11 +132,15 @@ def _train_link(context: Context[Config], position: int, labeller: Result, weak:
     inputs = {"labels": labeller} | weak_finetuning.generative_run(options)
     parts = runs.parts("link", VERSION, context, inputs, weak_finetuning.roots(options))
 
-    def make(recorder: Recorder) -> Head:
-        labels = weak_finetuning.weak_labels(labeller, context)
+    def make(recorder: Recorder) -> Head | None:
+        labels, transfer = weak_finetuning.weak_labels(labeller, context), split.transfer + split.transfer_validation
+        if options.freeze is not None:
+            model = weak_finetuning.train_frozen(context, labels, weak_finetuning.start_weights(inputs), recorder)
+            recorder.weak_labels(model.predictions(transfer))
+            return model.head()
         watched = weak_finetuning.validation_labels(labels, context, recorder)
         head = weak_finetuning.train(context, labels, watched, weak_finetuning.start_weights(inputs), recorder)
-        recorder.weak_labels(finetune.predictions(head, split.transfer + split.transfer_validation, options))
+        recorder.weak_labels(finetune.predictions(head, transfer, options))
         return head
 
     name = context.names()["strong"]

@@ -55,6 +55,8 @@ class Config(student_options.Config):
 
     def _check_together(self) -> None:
         """Check options that depend on each other."""
+        if self.freeze is not None:
+            raise must("freeze", "none, because the weak model is trained as a whole on the teacher's answers", self.freeze)
         if self.targets == "hard" and self.temperature != 1:
             raise must("temperature", "1 with --targets hard, because hard targets have no logits to divide", self.temperature)
         if self.question_rows is not None and self.question_source != REST:

@@ -12,7 +12,7 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods import presets
 from w2s_mlflow.methods.student_options import ORACLE, Config
-from w2s_mlflow.pipeline import finetune, ground_truth, runs
+from w2s_mlflow.pipeline import finetune, frozen, ground_truth, runs
 from w2s_mlflow.pipeline.context import Context
 from w2s_mlflow.pipeline.finetune import LabelledExamples
 from w2s_mlflow.records import SoftLabels
@@ -31,8 +31,12 @@ def roots(options: Config) -> list[str]:
     kind = presets.kind_of_labels(options.labels)
     if options.labels in presets.UNTRAINED:
         return [f"methods.labels.{kind}:labels", "methods.elicitation:record", f"tasks.{options.find_task().family}"]
-    definitions = [f"methods.labels.{kind}:labels", *(f"methods.weak_finetuning:{name}" for name in ("train", "weak_labels"))]
-    definitions.append(f"losses.{options.loss}")
+    trained_by = "train" if options.freeze is None else "train_frozen"
+    definitions = [
+        f"methods.labels.{kind}:labels",
+        *(f"methods.weak_finetuning:{name}" for name in (trained_by, "weak_labels")),
+    ]
+    definitions += [f"losses.{options.loss}", *(frozen.ROOTS if options.freeze else ())]
     if hasattr(label_sources.source(kind), "epochs"):
         definitions.append(f"methods.labels.{kind}:epochs")
     if options.early_stopping == ORACLE:
@@ -108,3 +112,20 @@ def train(
     recorder.predictions("validation", finetune.predictions(head, split.transfer_validation, options))
     finetune.record_heldout(head, context, recorder)
     return head
+
+
+def train_frozen(context: Context[Config], labels: SoftLabels, start: Path | None, recorder: Recorder) -> frozen.FrozenModel:
+    """Fit a linear head on a frozen backbone to the rows of `transfer` that have a label, and store its predictions.
+
+    The arguments are those of `train`. The head is fitted until it converges, so there is no early stopping.
+    """
+    options, split = context.options, context.split
+    assert options.loss is not None
+    training = LabelledExamples.labelled(split.transfer, labels)
+    if not training.examples:
+        raise ConfigError(f"--labels {options.labels} leaves no row of transfer to train on")
+    model = frozen.FrozenModel(context, pretrained=options.weights == "pretrained", start=start)
+    model.fit(training, ground_truth.chosen_l2(model, context, recorder), options.loss, options.loss_options, recorder)
+    recorder.predictions("validation", model.predictions(split.transfer_validation))
+    model.record_heldout(recorder)
+    return model

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from w2s_mlflow.exceptions import ModelError
 from w2s_mlflow.modeling import token_batches
 from w2s_mlflow.modeling.heads import Encoded, Head
 from w2s_mlflow.records import Floats, Ints
@@ -38,8 +40,10 @@ def scores(head: Head, data: Encoded, answers_N: Ints, micro_batch: int | None =
         batch = {name: tensor.to(device) for name, tensor in data.batch(examples).items()}
         with torch.enable_grad(), _frozen(head), _embedded(head.model) as embedded:
             margin = _margin(head(batch), torch.from_numpy(answers_N[examples]).to(device)).sum()
-            (gradient_RLD,) = torch.autograd.grad(margin, embedded)
-        score_RL = (gradient_RLD * embedded[0]).sum(dim=-1).detach().float().cpu().numpy()
+            embedding = _only(embedded, head.model)
+            (gradient,) = torch.autograd.grad(margin, embedding.vectors)
+        products_RL = embedding.in_rows((gradient * embedding.vectors).sum(dim=-1), batch["input_ids"])
+        score_RL = products_RL.detach().float().cpu().numpy()
         rows = (examples[:, None] * k + np.arange(k)).reshape(-1)
         mask_RL = np.arange(score_RL.shape[1]) < data.lengths_R[rows, None]
         index_RL = data.offsets_R[rows, None] + np.arange(score_RL.shape[1])
@@ -66,17 +70,41 @@ def _frozen(head: Head) -> Iterator[None]:
             weight.requires_grad_()
 
 
+class _Embedding(NamedTuple):
+    """The token ids that an embedding layer read, and the vectors that it returned for them."""
+
+    ids: Tensor
+    vectors: Tensor
+
+    def in_rows(self, scores: Tensor, ids_RL: Tensor) -> Tensor:
+        """Return one score per token in the shape (R, L). Some models embed the transposed batch (XLNet)."""
+        if self.ids.shape == ids_RL.shape and torch.equal(self.ids, ids_RL):
+            return scores
+        if self.ids.shape == ids_RL.T.shape and torch.equal(self.ids, ids_RL.T):
+            return scores.T
+        raise ModelError("gradient attribution needs a model that embeds the tokens of a row in their order")
+
+
+def _only(embedded: Sequence[_Embedding], model: nn.Module) -> _Embedding:
+    if len(embedded) != 1:
+        raise ModelError(
+            f"gradient attribution needs a model that embeds its tokens once, but {type(model).__name__} embeds them "
+            f"{len(embedded)} times"
+        )
+    return embedded[0]
+
+
 @contextmanager
-def _embedded(model: nn.Module) -> Iterator[list[Tensor]]:
+def _embedded(model: nn.Module) -> Iterator[list[_Embedding]]:
     """Context manager within which the token embeddings are leaves of the autograd graph, so that they get gradients.
 
     Each forward pass of the model appends its embeddings to the yielded list.
     """
-    embeddings: list[Tensor] = []
+    embeddings: list[_Embedding] = []
 
-    def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        embeddings.append(output.detach().requires_grad_())
-        return embeddings[-1]
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        embeddings.append(_Embedding(inputs[0], output.detach().requires_grad_()))
+        return embeddings[-1].vectors.clone()  # a copy, because a model may change it in place (CTRL), but not a leaf
 
     hook = model.get_input_embeddings().register_forward_hook(keep)  # type: ignore[operator]
     try:

@@ -10,23 +10,24 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.modeling import inference
-from w2s_mlflow.modeling.heads import Batch, Encoded, Head, causal
+from w2s_mlflow.modeling.heads import Batch, Encoded, LanguageModelHead, causal
 from w2s_mlflow.modeling.tokenization import Reader
 from w2s_mlflow.records import Example, Floats
 from w2s_mlflow.tasks import Prompt, Query
 
 
-class Continuations(Head):
+class Continuations(LanguageModelHead):
     """A pretrained language model that computes the log probability of a text's continuation. It has no weights of its own."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
-        super().__init__(model, tokenizer, max_length)
         if not causal(model) or model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
             raise ConfigError(f"--strong must be a causal language model to answer prompts, got a {type(model).__name__}")
+        super().__init__(model, tokenizer, max_length)
 
     def encode_queries(self, queries: Sequence[Query]) -> Encoded:
         """Tokenise each query as one row. A long text is truncated at its beginning.
@@ -50,9 +51,9 @@ class Continuations(Head):
         """Return the log probability of each row's continuation, (Q, 1)."""
         columns = torch.arange(1, batch["input_ids"].shape[1], device=batch["input_ids"].device)
         scored_QL = (columns >= batch["scored_from"][:, None]) & batch["attention_mask"][:, 1:].bool()
-        logits_MV: Tensor = self.unembedding()(self.hidden_RLD(batch)[:, :-1][scored_QL])
+        logits_MV = self.logits_MV(batch, functional.pad(scored_QL, (0, 1)))
         tokens_M = batch["input_ids"][:, 1:][scored_QL]
-        log_probabilities_M = logits_MV.float().log_softmax(dim=-1).gather(1, tokens_M[:, None]).squeeze(1)
+        log_probabilities_M = logits_MV.log_softmax(dim=-1).gather(1, tokens_M[:, None]).squeeze(1)
         row_M = scored_QL.nonzero()[:, 0]
         totals_Q = log_probabilities_M.new_zeros(len(scored_QL)).index_add(0, row_M, log_probabilities_M)
         return totals_Q[:, None]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.exceptions import ConfigError, unknown
+from w2s_mlflow.modeling import probing, vocabulary_logits
 from w2s_mlflow.modeling.token_rows import Batch, Encoded
 from w2s_mlflow.modeling.tokenization import SEPARATOR, Reader
 from w2s_mlflow.models import POOLINGS
@@ -70,25 +71,34 @@ class Head(nn.Module):
             inputs["use_cache"] = False
         return inputs
 
-    def last_RD(self, batch: Batch) -> Tensor:
-        """Return the last layer's hidden state at the last non-padding token of each row, (R, D)."""
-        return pooled(self.hidden_RLD(batch), batch["attention_mask"], "last")
+
+class LanguageModelHead(Head):
+    """Base class of heads that use the vocabulary logits of a language model."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
+        super().__init__(model, tokenizer, max_length)
+        self.unembedding()
+        self._split = vocabulary_logits.separable(model)
+
+    def logits_MV(self, batch: Batch, selected_RL: Tensor, *, exact: bool = False) -> Tensor:
+        """Return the model's own logits at the selected positions, (M, V). For `exact` see `vocabulary_logits.at`."""
+        return vocabulary_logits.at(self.model, self._inputs(batch), selected_RL, split=self._split, exact=exact)
 
     def unembedding(self) -> nn.Module:
-        """Return the model's output layer, which computes vocabulary logits. Raises ConfigError if the model has none."""
+        """Return the model's output layer. Raises ConfigError if the model has none."""
         layer: nn.Module | None = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         if layer is None:
             raise ConfigError(f"--head lm_choice needs a language model, but {type(self.model).__name__} has no output layer")
         return layer
 
 
-class LMChoice(Head):
+class LMChoice(LanguageModelHead):
     """Head that scores candidate words as the next token after the text. The paper uses a linear layer instead."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
-        super().__init__(model, tokenizer, max_length)
         if not causal(model):
             raise ConfigError(f"--head lm_choice needs a causal language model, got {type(model).__name__}")
+        super().__init__(model, tokenizer, max_length)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Tokenise each example as one text without special tokens at its end. A long text is truncated at its beginning."""
@@ -99,7 +109,10 @@ class LMChoice(Head):
         return replace(data, candidates_NC=np.array(candidates, dtype=np.int64))
 
     def forward(self, batch: Batch) -> Tensor:
-        return output(self.unembedding(), self.last_RD(batch)).gather(1, batch["candidates"])
+        mask_RL = batch["attention_mask"]
+        columns = torch.arange(mask_RL.shape[1], device=mask_RL.device)
+        is_last_RL = columns == mask_RL.sum(dim=1, keepdim=True) - 1
+        return self.logits_MV(batch, is_last_RL, exact=True).gather(1, batch["candidates"])
 
     def _candidate(self, word: str) -> int:
         tokens = self.reader.continuation(word)
@@ -124,7 +137,7 @@ class Classification(Head):
     ) -> None:
         super().__init__(model, tokenizer, max_length)
         self.pooling = pooling or ("last" if causal(model) else "mean")
-        self.linear = nn.Linear(model.config.hidden_size, classes)
+        self.linear = nn.Linear(probing.width(model), classes)
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Tokenise each example as two texts: its first text, and its other texts joined into one.

@@ -15,8 +15,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from w2s_mlflow.distributed import process_group
-from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.modeling.heads import INPUTS, Head, causal
+from w2s_mlflow.exceptions import ConfigError, ModelError, must
+from w2s_mlflow.modeling import probing
+from w2s_mlflow.modeling.heads import INPUTS, Head, LanguageModelHead, causal
 from w2s_mlflow.modeling.token_rows import NO_TARGET, Batch, Encoded, packed
 from w2s_mlflow.modeling.tokenization import SEPARATOR, Texts
 from w2s_mlflow.records import Example
@@ -27,7 +28,7 @@ MASKED, REPLACED = 0.8, 0.1
 """Shares of the predicted tokens that are replaced by the mask token and by a random token; the rest stay unchanged."""
 
 
-class Language(Head):
+class Language(LanguageModelHead):
     """Head for next-token prediction.
 
     If an example has a candidate answer, only the candidate's tokens are scored, otherwise the tokens of the whole text.
@@ -43,9 +44,9 @@ class Language(Head):
         return replace(data, scored_from_R=starts)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits for the M scored tokens, (M, V), each row computed from the hidden state of the preceding token."""
-        logits_MV: Tensor = self.unembedding()(self.hidden_RLD(batch)[:, :-1][self._scored(batch)])
-        return logits_MV.float()
+        """Return the model's logits for the M scored tokens, (M, V), each row at the position of the preceding token."""
+        before_scored_RL = functional.pad(self._scored(batch), (0, 1))
+        return self.logits_MV(batch, before_scored_RL)
 
     def targets(self, batch: Batch) -> Tensor:
         """Return the ids of the scored tokens, (M,)."""
@@ -77,6 +78,13 @@ class Masked(Head):
             raise ConfigError(
                 f"masked language modelling needs a mask token, but the tokenizer of {type(model).__name__} has none"
             )
+        if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
+            tokens, hidden = model.get_input_embeddings().embedding_dim, probing.width(model)
+            if tokens != hidden:
+                raise ModelError(
+                    f"masked language modelling needs an output layer, but {type(model).__name__} has none, and its token "
+                    f"embeddings, of width {tokens}, cannot replace it after hidden states of width {hidden}"
+                )
 
     def pack(self, rows: Sequence[Texts], length: int, random: np.random.Generator) -> Encoded:
         """Tokenise the texts and pack them into rows of at most `length` tokens.
@@ -126,9 +134,7 @@ def head_for(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pack
     """
     if not causal(model):
         return Masked(model, tokenizer)
-    head = Packed(model, tokenizer)
-    head.unembedding()
-    return head
+    return Packed(model, tokenizer)
 
 
 def loss(logits_MV: Tensor, tokens_M: Tensor, progress: float) -> Tensor:

@@ -16,10 +16,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import hub
+from w2s_mlflow.modeling import frozen_heads
+from w2s_mlflow.modeling.frozen_heads import FrozenClassification, FrozenReward
 from w2s_mlflow.modeling.heads import Classification, Head, LMChoice, Reward, build, classes_of
 from w2s_mlflow.tasks import FORMER_HEADS
 
 NAMES: dict[type[Head], str] = {LMChoice: "lm_choice", Classification: "classification", Reward: "reward"}
+NAMES |= {FrozenClassification: "classification", FrozenReward: "reward"}
 HEAD = "head.json"
 LINEAR = "head.safetensors"
 
@@ -34,6 +37,8 @@ def save(head: Head, directory: Path) -> None:
     head.tokenizer.save_pretrained(directory)
     pooling = head.pooling if isinstance(head, Classification) else None
     content = {"head": NAMES[type(head)], "classes": classes_of(head), "pooling": pooling, "max_length": head.reader.limit}
+    if isinstance(head, FrozenClassification | FrozenReward):
+        content |= {"layer": head.layer, "task": head.task}
     (directory / HEAD).write_text(json.dumps(content) + "\n", encoding="utf-8")
     if isinstance(head, Classification):
         safetensors.torch.save_file(head.linear.state_dict(), directory / LINEAR)
@@ -50,7 +55,8 @@ def load(directory: Path) -> Head:
     model = _load_model(directory)
     with torch.device("meta"):  # do not initialise the linear layer, because its weights are loaded below
         name = FORMER_HEADS.get(content["head"], content["head"])
-        head = build(name, model, tokenizer, content["classes"], content["pooling"], content["max_length"])
+        settings = (name, model, tokenizer, content["classes"], content["pooling"], content["max_length"])
+        head = frozen_heads.build(*settings, content["layer"], content["task"]) if "layer" in content else build(*settings)
     if isinstance(head, Classification):
         weights = safetensors.torch.load((directory / LINEAR).read_bytes())
         head.linear.load_state_dict(weights, assign=True)

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
-from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.exceptions import ConfigError, ModelError, must
 from w2s_mlflow.local import arrays as local_arrays
 from w2s_mlflow.modeling.token_rows import Encoded
 from w2s_mlflow.records import Ints
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Texts = tuple[str, ...]
@@ -111,6 +112,12 @@ def limit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | N
     return tokens if tokens < UNLIMITED else None
 
 
+def table_size(model: PreTrainedModel) -> int:
+    """Return the number of token ids that the model can read: the rows of its table of token embeddings."""
+    weight: Tensor | None = getattr(model.get_input_embeddings(), "weight", None)
+    return int(model.config.vocab_size) if weight is None else len(weight)
+
+
 def truncate(lengths: Sequence[int], room: int, *, keep_end: bool) -> list[slice]:
     """Return one slice per text of a row: the part to keep, so that the row has at most `room` tokens of text.
 
@@ -153,8 +160,10 @@ class Reader:
         self.pair = pair if tokenizer.sep_token_id in pair.special_ids[1] else None
         types = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
         self.typed = self.pair is not None and types
+        self.tokens = table_size(model)
         ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        self.pad_id = next(id_ for id_ in ids if isinstance(id_, int))
+        # A pad token may have been added to the tokenizer only. Any token will do, because padding is masked.
+        self.pad_id = next(id_ for id_ in ids if isinstance(id_, int) and id_ < self.tokens)
         self.limit = self._limit(limit(tokenizer, model), max_length)
 
     def _limit(self, readable: int | None, max_length: int | None) -> int | None:
@@ -173,17 +182,28 @@ class Reader:
 
         Raises:
             ConfigError: a row has no tokens or is not valid Unicode.
+            ModelError: a token of a row is not in the model's embedding table.
         """
         make = functools.partial(self._read, rows, keep_end, closed)
         large = sum(len(text) for row in rows for text in row) >= CACHE_MIN_CHARACTERS
         arrays = local_arrays.arrays(self._key(rows, keep_end, closed), make) if large else make()
         lengths_R = arrays["lengths"]
+        self._check_known(arrays["flat"])
         return Encoded(arrays["flat"], _starts(lengths_R), lengths_R, rows_per_example, self.pad_id, arrays.get("types"))
 
     def continuation(self, word: str) -> list[int]:
         """Return the tokens of `word` as this tokenizer encodes it after another word and a space."""
         before, both = self._tokens(["a", f"a {word}"])
+        self._check_known(np.array(both, dtype=np.int64))
         return both[len(before) :]
+
+    def _check_known(self, ids: Ints) -> None:
+        """Raise ModelError if the tokenizer has encoded a text with a token that the model's embedding table lacks."""
+        if len(ids) and (largest := int(ids.max())) >= self.tokens:
+            raise ModelError(
+                f"the model's embedding table has {self.tokens} rows, but its tokenizer encodes a text with the token "
+                f"{self.backend.id_to_token(largest)!r}, which has the id {largest}"
+            )
 
     def _read(self, rows: Sequence[Texts], keep_end: bool, closed: bool) -> dict[str, Ints]:
         texts_R = self._pairs(rows) if self.pair else self._joined(rows, self._room(self.single, closed))

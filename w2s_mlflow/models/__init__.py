@@ -1,4 +1,4 @@
-"""Models. Each plug-in file declares one family of models and exports `SPECS`, `load` and `revision`.
+"""Models. Each plug-in file declares one family of models and exports `SPECS`, `load`, `revision` and `layers`.
 
 A file also exports `size` if its specs may omit their sizes.
 
@@ -152,6 +152,11 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
 def revision(spec: ModelSpec) -> str:
     """Return an identifier of the pretrained weights for fingerprints. Raises ConfigError if files are missing or unusable."""
     return str(_family(spec).revision(spec))
+
+
+def layers(spec: ModelSpec) -> int:
+    """Return the number of the model's layers, without reading its weights."""
+    return int(_family(spec).layers(spec))
 
 
 def _family(spec: ModelSpec) -> ModuleType:

@@ -1,5 +1,6 @@
-"""Functions that load models and tokenizers through transformers: in float32, from safetensors or GGUF, without custom code.
+"""Functions that load models and tokenizers through transformers: in float32, from safetensors, without custom code.
 
+A GGUF file is converted to safetensors once, and then its copy is loaded (models/_gguf_copy.py).
 Loading pretrained weights leaves the random state unchanged.
 """
 
@@ -7,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow import streams
 from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.local import hub
-from w2s_mlflow.models import ANY, ModelSpec, Size
+from w2s_mlflow.models import ANY, ModelSpec, Size, _gguf_copy, _weight_shapes
 from w2s_mlflow.models._checkpoint import Checkpoint, inspect
 from w2s_mlflow.models._digest import digest
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 OPTION = "--weak or --strong"
 """Name of the option in error messages. It covers both options, because it is unknown here which of them gave the model."""
+NOT_PER_LAYER = ("architectures", "mrope_section", "eos_token_id", "mlp_only_layers")
+"""Lists in config.json whose length has nothing to do with the number of layers."""
 NEEDED = ("model*.safetensors", "model.safetensors.index.json", "*.json", "*.txt", "*.model")
 """Name patterns of the files to download from a hub repository."""
 
@@ -35,8 +38,8 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
     """
     import torch
 
-    checkpoint = _inspect(spec)
     with hub.quiet():
+        checkpoint = _loadable(spec)
         config = _config(checkpoint, spec.layers)
         if pretrained:
             # If the checkpoint lacks the pooler, its weights are random. They are never used, but they are seeded nonetheless.
@@ -44,7 +47,8 @@ def load(spec: ModelSpec, *, pretrained: bool) -> tuple[PreTrainedModel, PreTrai
                 torch.manual_seed(streams.integer(0, streams.UNREAD_WEIGHTS))
                 model = _pretrained(spec, checkpoint, config)
         else:
-            model = _classes(checkpoint, config)[0].from_config(config, dtype=torch.float32)
+            with _one_line_errors("config.json", checkpoint.source):
+                model = _classes(checkpoint, config)[0].from_config(config, dtype=torch.float32)
         model.config.use_cache = False
         return model, _tokenizer(checkpoint)
 
@@ -59,15 +63,22 @@ def revision(spec: ModelSpec) -> str:
     return (checkpoint.commit or digest(checkpoint)) + suffix
 
 
+def layers(spec: ModelSpec) -> int:
+    """Return the number of layers that the model keeps."""
+    return spec.layers or _inspect(spec).layers
+
+
 @functools.cache
 def size(spec: ModelSpec) -> Size:
     """Return the model's parameter counts, computed on the meta device without allocating the parameters."""
     import torch
 
-    checkpoint = _inspect(spec)
+    with hub.quiet():
+        checkpoint = _loadable(spec)
     with hub.quiet(), torch.device("meta"):
         config = _config(checkpoint, spec.layers)
-        return counted(_classes(checkpoint, config)[0].from_config(config))
+        with _one_line_errors("config.json", checkpoint.source):
+            return counted(_classes(checkpoint, config)[0].from_config(config))
 
 
 def counted(model: PreTrainedModel) -> Size:
@@ -85,14 +96,21 @@ def _inspect(spec: ModelSpec) -> Checkpoint:
     return inspect(spec.source, spec.commit, OPTION, spec.source if spec.family == ANY else spec.name)
 
 
+def _loadable(spec: ModelSpec) -> Checkpoint:
+    """Return the model's checkpoint or, if that is a GGUF file, its copy in safetensors."""
+    checkpoint = _inspect(spec)
+    if checkpoint.gguf is None:
+        return checkpoint
+    with _one_line_errors("weights", spec.source):
+        return _gguf_copy.copy_of(checkpoint)
+
+
 def _arguments(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the arguments common to all from_pretrained calls. They allow only local files and no custom code."""
-    file = {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
     return {
         "pretrained_model_name_or_path": _directory(checkpoint),
         "local_files_only": True,
         "trust_remote_code": False,
-        **file,
     }
 
 
@@ -128,12 +146,21 @@ def _one_line_errors(name: str, source: str) -> Iterator[None]:
 def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    overrides: dict[str, Any] = {} if layers is None else {"num_hidden_layers": layers}
-    if kinds := checkpoint.config.get("layer_types"):
-        overrides["layer_types"] = kinds[:layers]
+    overrides: dict[str, Any] = {}
+    if layers is not None:
+        overrides = {"num_hidden_layers": layers} | _first_entries(checkpoint, layers)
     with _one_line_errors("config.json", checkpoint.source):
         config: PreTrainedConfig = AutoConfig.from_pretrained(**_arguments(checkpoint), **overrides)
     return config
+
+
+def _first_entries(checkpoint: Checkpoint, layers: int) -> dict[str, list[Any]]:
+    """Return the lists in config.json with one entry per layer, such as `layer_types`, cut to the first layers."""
+    return {
+        name: setting[:layers]
+        for name, setting in checkpoint.config.items()
+        if isinstance(setting, list) and len(setting) == checkpoint.layers and name not in NOT_PER_LAYER
+    }
 
 
 def _classes(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[Any, ...]:
@@ -169,13 +196,9 @@ def _read(
     import torch
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-    # Hide the progress bar of GGUF loading.
-    bar = contextlib.redirect_stderr(io.StringIO()) if checkpoint.gguf else contextlib.nullcontext()
-    with _one_line_errors("weights", spec.source), bar:
+    with _one_line_errors("weights", spec.source):
+        _weight_shapes.check(Path(_directory(checkpoint)), spec.source, architecture, config)
         model, report = architecture.from_pretrained(**_arguments(checkpoint), **options)
-    # The loaded weights are dequantized. Remove the quantization settings, so that the model is saved in float32.
-    if checkpoint.gguf:
-        del model.hf_quantizer, model.config.quantization_config
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)
 

@@ -6,9 +6,9 @@ The four smallest are loaded from republished copies, because Google's own mini,
 from __future__ import annotations
 
 from w2s_mlflow.models import Size, declared
-from w2s_mlflow.models._loading import load, revision, size
+from w2s_mlflow.models._loading import layers, load, revision, size
 
-__all__ = ["SPECS", "load", "revision", "size"]
+__all__ = ["SPECS", "layers", "load", "revision", "size"]
 
 SPECS = (
     declared("bert-tiny", "bert", "gaunernst/bert-tiny-uncased", Size(4_416_698, 413_568), pooling="mean"),

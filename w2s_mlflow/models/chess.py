@@ -90,6 +90,11 @@ def revision(spec: ModelSpec) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
 
+def layers(spec: ModelSpec) -> int:
+    """Return the model's number of layers."""
+    return SHAPES[_shape_name(spec)].layers
+
+
 def _weights(spec: ModelSpec) -> Path:
     return WEIGHTS / _shape_name(spec) / str(spec.checkpoint) / "model.safetensors"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from w2s_mlflow.models import Size, declared
-from w2s_mlflow.models._loading import load, revision, size
+from w2s_mlflow.models._loading import layers, load, revision, size
 
-__all__ = ["SPECS", "load", "revision", "size"]
+__all__ = ["SPECS", "layers", "load", "revision", "size"]
 
 SPECS = (
     declared("gpt2", "gpt2", "openai-community/gpt2", Size(124_439_808, 85_056_000)),

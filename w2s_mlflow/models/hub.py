@@ -15,9 +15,9 @@ from pathlib import Path
 from w2s_mlflow.exceptions import flag, must, unknown
 from w2s_mlflow.models import ANY, ModelSpec, rate_of, tier_of
 from w2s_mlflow.models._checkpoint import inspect
-from w2s_mlflow.models._loading import load, revision, size
+from w2s_mlflow.models._loading import layers, load, revision, size
 
-__all__ = ["SPECS", "find", "load", "revision", "size"]
+__all__ = ["SPECS", "find", "layers", "load", "revision", "size"]
 
 SPECS: tuple[ModelSpec, ...] = ()
 FORMS = ("OWNER/NAME", "DIRECTORY", "FILE.gguf")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from w2s_mlflow.models import Size, declared
-from w2s_mlflow.models._loading import load, revision, size
+from w2s_mlflow.models._loading import layers, load, revision, size
 
-__all__ = ["SPECS", "load", "revision", "size"]
+__all__ = ["SPECS", "layers", "load", "revision", "size"]
 
 SPECS = (
     declared("pythia-14m", "pythia", "EleutherAI/pythia-14m", Size(14_067_712, 1_189_888)),

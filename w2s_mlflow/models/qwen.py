@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from w2s_mlflow.models import Size, declared
-from w2s_mlflow.models._loading import load, revision, size
+from w2s_mlflow.models._loading import layers, load, revision, size
 
-__all__ = ["SPECS", "load", "revision", "size"]
+__all__ = ["SPECS", "layers", "load", "revision", "size"]
 
 SPECS = (
     declared("qwen3-0.6b", "qwen", "Qwen/Qwen3-0.6B-Base", Size(596_049_920, 440_467_456)),

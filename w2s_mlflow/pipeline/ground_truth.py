@@ -12,10 +12,10 @@ import numpy as np
 from w2s_mlflow import streams
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.data import loading, splits
-from w2s_mlflow.pipeline import finetune, label_noise
+from w2s_mlflow.pipeline import finetune, frozen, label_noise
 from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.finetune import LabelledExamples
-from w2s_mlflow.pipeline.options import SupervisedTraining
+from w2s_mlflow.pipeline.options import SupervisedTraining, Training
 from w2s_mlflow.pipeline.scoring import CEILING_FAILED, NEAR_CHANCE
 from w2s_mlflow.records import Example, Floats, Ints, Predictions, SoftLabels
 
@@ -65,6 +65,46 @@ def _near_chance(head: Head, config: SupervisedTraining, training: LabelledExamp
     accuracy, majority = float((answers_N == labels_N).mean()), float(np.bincount(labels_N).max() / len(labels_N))
     recorder.metrics({"train/accuracy": accuracy, "train/majority": majority})
     return stats.near_chance(accuracy, majority, len(labels_N))
+
+
+def fit_frozen_on_gold(context: Context[SupervisedTraining], half: str, reason: str, recorder: Recorder) -> frozen.FrozenModel:
+    """Fit a linear head on a frozen backbone to the ground truth of one half of the training rows.
+
+    The arguments, the metrics and the counts of gold labels are those of `fit_on_gold`. The head is fitted until it converges,
+    so the validation slice is not used to stop.
+    """
+    from w2s_mlflow import stats
+
+    gold, classes = data_gold.gold_of(context.options), context.task.classes
+    training, validation = (
+        LabelledExamples.joined(examples, _one_hot(examples, data_gold.read(gold, examples, half, reason), classes))
+        for examples in (context.split.parts()[half], context.split.parts()[f"{half}_validation"])
+    )
+    model = frozen.FrozenModel(context)
+    model.fit(training, chosen_l2(model, context, recorder), "cross_entropy", {}, recorder)
+    predictions = model.predictions(validation.examples)
+    recorder.predictions("validation", predictions)
+    recorder.metrics(data_gold.reads(gold) | _calibration(predictions, validation))
+    answers_N = model.predictions(training.examples[:LOOKED_AT]).probabilities_NC.argmax(axis=1)
+    labels_N = training.labels_NC[:LOOKED_AT].argmax(axis=1)
+    accuracy, majority = float((answers_N == labels_N).mean()), float(np.bincount(labels_N).max() / len(labels_N))
+    recorder.metrics({"train/accuracy": accuracy, "train/majority": majority})
+    if reason == "ceiling":
+        recorder.tags[CEILING_FAILED] = NEAR_CHANCE if stats.near_chance(accuracy, majority, len(labels_N)) else "no"
+    return model
+
+
+def chosen_l2(model: frozen.FrozenModel, context: Context[Training], recorder: Recorder) -> float:
+    """Return the penalty of a linear head: the option `l2` or, by default, the choice of cross-validation on `supervision`.
+
+    The rule is the same for supervisor, student and ceiling: each is cross-validated with its own features on `supervision`
+    and its validation slice, and no label of another part is read. Reads are counted as `penalty`.
+    """
+    if context.options.l2 is not None:
+        return context.options.l2
+    labels_N = supervision_labels(context, "penalty", recorder)
+    examples = context.split.supervision + context.split.supervision_validation
+    return model.choose_l2(examples, labels_N, streams.generator(context.options.seed, streams.PENALTY_FOLDS))
 
 
 def _calibration(predictions: Predictions, validation: LabelledExamples) -> dict[str, float]:

@@ -10,13 +10,16 @@ from w2s_mlflow import models, tasks
 from w2s_mlflow.config import checked_dataclass, option, selected
 from w2s_mlflow.data import loading
 from w2s_mlflow.exceptions import LARGEST, must, unknown
+from w2s_mlflow.local import processor
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.tasks import Task
 
 BATCH_SIZE = 32
-LORA_FACTOR, FROZEN_RATE = 10, 1e-2
+LORA_FACTOR, FROZEN_RATE = 10, 1e-3
 """Default learning rates. LoRA adapters use LORA_FACTOR times the model's default rate (Schulman et al. 2025, LoRA Without
-Regret). A head on a frozen backbone uses FROZEN_RATE (benchmarks/LOG.md)."""
+Regret). A head on standardised features of a frozen backbone uses FROZEN_RATE with the losses that need AdamW."""
+DEPTH = 5 / 6
+"""Share of a decoder's layers below the default layer of --freeze backbone. It was fixed once for all models and tasks."""
 NONE = "-"
 """Value of a parameter or tag that does not apply to a run, such as the strong model of a supervisor. Because every run has a
 value, the UI can group all runs by that parameter or tag."""
@@ -42,7 +45,9 @@ SHARED = (
 )
 """Names of the options that must have the same values in the supervisor, ceiling and student of one experiment. `pooling` is
 not one of them, because its default depends on the model family."""
-OF_STUDENT = ("weak", "strong", "pooling", "epochs", "batch_size", "learning_rate")
+OF_STRONG = ("strong", "pooling", "layer", "l2")
+"""Names of the options that a student and its ceiling share, but not the supervisor."""
+OF_STUDENT = ("weak", *OF_STRONG, "epochs", "batch_size", "learning_rate")
 """Names of the options, besides SHARED, that students and the stages that run debates have in common."""
 
 
@@ -117,25 +122,33 @@ class Training(EvalConfig, TaskOptions, OneModel):
     batch_size: int | None = option(default=None, ge=1)
     """Number of examples per optimizer step. Default: 32, or 16 after generative finetuning."""
     learning_rate: float | None = option(default=None, gt=0, lt=LARGEST)
-    """Peak learning rate of AdamW. Default: the learning rate of the model, multiplied by 10 with --lora; 0.01 with --freeze
-    backbone. After generative finetuning, half of this value."""
+    """Peak learning rate of AdamW. Default: the learning rate of the model, multiplied by 10 with --lora; 0.001 with
+    --freeze backbone. After generative finetuning, half of this value."""
     micro_batch: int | None = option(default=None, ge=1, unset="none")
     """Maximum size of a forward pass, counted in examples of maximum length. The limit in tokens is this number times the
     length of the longest example (of the batch in training, of all rows in prediction), so more examples fit if they are
     shorter. Prediction also has a fixed token limit. With `none`, training uses whole batches, and prediction has only the
     fixed limit. The loss is always computed on the whole batch, so results change only by rounding, except where random numbers
     are drawn (dropout, `align`, explainers that generate text)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute precision of training and stored predictions: `float32` or `bfloat16`. Weights, optimizer, the head's last layer
-    and the loss are always float32, and a logged model predicts in float32."""
+    and the loss are always float32, and a logged model predicts in float32. `auto`: float32; with --freeze backbone, bfloat16
+    if the processor has instructions for it."""
     gradient_checkpointing: bool = option(default=False, result=False)
     """Whether to recompute activations in the backward pass instead of storing them, which takes less memory but more time."""
     lora: int | None = option(default=None, ge=1, unset="none")
     """Rank of LoRA adapters on all linear layers of the backbone. They are trained instead of the backbone and then merged into
     it; the weights of a linear head are trained in full. `none`: train all weights."""
     freeze: Literal["backbone"] | None = option(default=None, unset="none", former_values={"trunk": "backbone"})
-    """`backbone`: train only the linear layer of a `classification` or `reward` head, on backbone outputs that are computed
-    once. `none`: freeze nothing."""
+    """`backbone`: train only the linear layer of a `classification` or `reward` head, on standardised features of one layer of
+    the backbone, which are computed once and cached. Cross-entropy and confidence loss are minimised by L-BFGS until they
+    converge; --epochs, --batch-size and --early-stopping have no effect. `none`: freeze nothing."""
+    layer: int | None = option(default=None, ge=1, introduced=None)
+    """Layer whose hidden states are the features with --freeze backbone. Default: five sixths of the layers of a decoder,
+    rounded; the last layer of an encoder."""
+    l2: float | None = option(default=None, gt=0, lt=LARGEST, introduced=None)
+    """L2 penalty on the weights of the linear layer with --freeze backbone: l2 / 2 times their squared norm is added to the
+    mean loss. Default: chosen by cross-validation on the ground truth of `supervision`."""
     checkpoint_every: int = option(default=200, ge=0, result=False)
     """Number of steps between checkpoints. Interrupted training resumes from its last checkpoint. 0: save a checkpoint only on
     interruption."""
@@ -154,6 +167,9 @@ class Training(EvalConfig, TaskOptions, OneModel):
         for name in ("freeze", "pooling"):
             if (value := vars(self)[name]) is not None and head == "lm_choice":
                 raise must(name, "none for the head lm_choice, which has no linear layer of its own", value)
+        for name in ("layer", "l2"):
+            if (value := vars(self)[name]) is not None and self.freeze is None:
+                raise must(name, "left out without --freeze backbone", value)
         if self.lora is not None and self.freeze is not None:
             raise must("lora", f"none with --freeze {self.freeze}", self.lora)
         if self.lora is not None and importlib.util.find_spec("peft") is None:
@@ -170,8 +186,25 @@ class Training(EvalConfig, TaskOptions, OneModel):
             "pooling": None if head == "lm_choice" else self.pooling or self.spec().pooling,
             "batch_size": self.batch_size or BATCH_SIZE,
             "learning_rate": self.learning_rate or self.default_rate(),
+            "layer": self._resolved_layer(),
+            "dtype": self._resolved_dtype(),
         }
         return replace(super().resolved(), **values)
+
+    def _resolved_layer(self) -> int | None:
+        """Return the layer that the features come from, or None without --freeze. Raises ConfigError if the model lacks it."""
+        if self.freeze is None:
+            return None
+        spec = self.spec()
+        layers = models.layers(spec)
+        if self.layer is not None and self.layer > layers:
+            raise must("layer", f"in [1, {layers}], the layers of {spec.name}", self.layer)
+        return self.layer or (max(1, round(DEPTH * layers)) if spec.pooling == "last" else layers)
+
+    def _resolved_dtype(self) -> str:
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if self.freeze is not None and processor.has_bfloat16() else "float32"
 
     def default_rate(self) -> float:
         """Return the default learning rate, which is higher with LoRA or a frozen backbone."""

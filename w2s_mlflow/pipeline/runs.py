@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from w2s_mlflow import config as options
 from w2s_mlflow import metrics, models
 from w2s_mlflow.data import splits
 from w2s_mlflow.exceptions import ConfigError, DivergedError, must
+from w2s_mlflow.local import temporary
+from w2s_mlflow.pipeline import fit_check
 from w2s_mlflow.pipeline.context import Context, StageOptions
 from w2s_mlflow.pipeline.options import NONE, Training, model_name
 from w2s_mlflow.records import NO_LABEL, Row, SoftLabels, read_predictions
@@ -80,7 +81,7 @@ def find_label_run(name: str, context: Context[StageOptions]) -> Result:
     """
     from w2s_mlflow.tracking import results
 
-    run, weak = results.find(name, "--labels"), context.names()["weak"]
+    run, weak = results.find(name, "labels"), context.names()["weak"]
     shown = f"{run.name} ({run.run_id})"
     if results.WEAK_LABELS not in run.digests:
         raise must("labels", "a run that has labels for the rows of transfer", shown)
@@ -144,7 +145,7 @@ def produce(
         inputs: input runs by role. If one of them has the tag GOLD, the result gets it too.
         tags: additional tags.
     """
-    from w2s_mlflow.tracking import store
+    from w2s_mlflow.tracking import session, store
 
     config, inputs = context.options, inputs or {}
     identity = {"task": config.task, "seed": str(config.seed), **labels}
@@ -162,6 +163,9 @@ def produce(
     def make_with_data(recorder: Recorder) -> None:
         rows = {name: len(examples) for name, examples in context.split.parts().items()}
         recorder.dataset(config.task, context.split.digest, context.task.source, rows)
+        for check in session.current().before_making:
+            check()
+        fit_check.check_models(context)
         with _collapse_tagged(recorder):
             heads[0] = head = make(recorder)
         if head is not None:
@@ -218,7 +222,7 @@ def _fitted_again(run: Result, make: Callable[[Recorder], Head | None]) -> tuple
     from w2s_mlflow.tracking.dry_recorder import DryRecorder
 
     LOG.info("the model of %s was not kept, so it is trained again", run.name)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+    with temporary.directory() as directory:
         dry = DryRecorder(run.run_id, Path(directory))
         head = make(dry)
         digests = results.digests_of(Path(directory))

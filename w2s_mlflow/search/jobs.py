@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2s_mlflow import registry
+from w2s_mlflow.display import printable
 from w2s_mlflow.exceptions import FailedTrainingError
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ def run_job(job: Job, patient: bool, say: Say) -> Result | Exception | None:
             (True) or return None (False).
         say: function that shows what the job is doing.
     """
-    from w2s_mlflow.tracking import session, store
+    from w2s_mlflow.tracking import session, source, store
 
     try:
-        with session.changed(progress=say, wait=patient):
+        source.check_unchanged()
+        with session.changed(progress=lambda text: say(printable(text)), wait=patient):
             return job.run()
     except store.BusyError:
         return None

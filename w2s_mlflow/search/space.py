@@ -120,7 +120,7 @@ def sample_params(search: Search, trial: optuna.Trial) -> dict[str, Any]:
     """Return a trial's options. Raises ConfigError if `space` fails or returns an option that must not be tuned."""
     try:
         params = dict(search.space(trial))
-    except Exception as error:  # `space` is the user's code: report any error as a short message
+    except (Exception, SystemExit) as error:  # `space` is the user's code: report any error as a short message
         raise ConfigError(f"--sweep {search.name}: space(trial) failed: {type(error).__name__}: {error}") from error
     if "seed" in params:
         raise ConfigError(f"--sweep {search.name}: space(trial) must not return `seed`, which --search-seeds and --seeds set")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from w2s_mlflow.display import has_raw_password, masked
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.local import scratch
 
@@ -35,15 +36,13 @@ def check(url: str | None) -> None:
         raise must("storage", rule, quoted(url)) from None
     if not parts.drivername.startswith(("postgresql", "mysql")):
         raise must("storage", rule, quoted(url))
-    if parts.password is not None or any("pass" in name.lower() for name in parts.query):
+    if has_raw_password(url) or parts.password is not None or any("pass" in name.lower() for name in parts.query):
         # The password would be visible in the parameters of the run that `mlflow run` creates, and in the list of processes.
         raise must("storage", "a URL without a password (set PGPASSWORD, or use ~/.pgpass)", quoted(url))
 
 
 def quoted(url: str) -> str:
     """Return the URL in quotes and with its password masked, for messages."""
-    from w2s_mlflow.tracking.backend.error_messages import masked
-
     return repr(masked(url))
 
 
@@ -57,11 +56,12 @@ def open_storage(name: str, url: str | None, on_stale: Callable[[optuna.Study, F
         SQLAlchemyError, ImportError: the database cannot be reached, or its driver is missing.
     """
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
 
     if url is None:
-        journal(name).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(journal(name))))
+        from w2s_mlflow.search.journal import Journal
+
+        scratch.make_directory(journal(name).parent)
+        return JournalStorage(Journal(journal(name)))
     import sqlalchemy
 
     from w2s_mlflow.tracking.backend.database import TIMEOUTS, setup_lock
@@ -79,7 +79,7 @@ def open_storage(name: str, url: str | None, on_stale: Callable[[optuna.Study, F
 
 def journal(name: str) -> Path:
     """Return the path of a study's journal file on this machine."""
-    return scratch.cache_path("studies") / f"{name}.log"
+    return scratch.cache_path("studies") / f"{name}.journal"
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ of this machine is detected by its process id, and one of another machine by Opt
 
 from __future__ import annotations
 
-import json
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from w2s_mlflow.exceptions import ConfigError, must
-from w2s_mlflow.search import samplers, space
+from w2s_mlflow.search import restore, samplers, space
 from w2s_mlflow.search import storage as search_storage
 from w2s_mlflow.search.space import Search
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+LOG = logging.getLogger("w2s_mlflow")
 TRIALS = 20
-OWNER, PARAMS, RUN, USED = "worker", "options", "run_id", "used_run_ids"
+OWNER, PARAMS, RUN, USED = "worker", "options", restore.RUN, "used_run_ids"
 """Names of a trial's user attributes. OWNER: the process that runs the trial. PARAMS: the trial's options. RUN: the id of the
 trial's MLflow run. USED: the ids of the runs over which the trial's value is averaged."""
 ERROR, WITHDRAWN = "error", "withdrawn"
@@ -75,6 +76,8 @@ def open_study(search: Search, target: StudyTarget, digest: str, runs: int) -> o
     assert study is not None
     study.set_user_attr(DIGEST, digest)
     study.pruner = samplers.make_pruner(target.pruner, runs)
+    if target.storage is None and (added := restore.add_missing(study)):
+        LOG.warning("the journal of the study %s lacked %d trials: they are taken from their runs", study.study_name, added)
     return study
 
 
@@ -99,10 +102,6 @@ def _load_study(search: Search, target: StudyTarget, digest: str, *, create: boo
         reason = sentence(error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error)
         raise must(
             "storage", "a database that can be reached and used", f"{search_storage.quoted(str(url))}: {reason}"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise must(
-            "study", "a study whose journal file can be read", f"the damaged file {search_storage.journal(name)}"
         ) from error
     except OSError as error:
         raise must("W2S_SCRATCH", "a writable directory", f"{error.filename}: {error.strerror}") from error
@@ -209,6 +208,15 @@ def tell(study: optuna.Study, number: int, value: float | None = None, state: st
     return True
 
 
+def _settle(study: optuna.Study, trial: FrozenTrial) -> None:
+    """End the trial of a dead process: as its run has ended, or as failed and to be tried again."""
+    ended = restore.outcome(trial)
+    if ended is None:
+        fail_and_requeue(study, trial.number, trial.params)
+    else:
+        tell(study, trial.number, *ended)
+
+
 def _requeue(study: optuna.Study, trial: FrozenTrial) -> None:
     """Enqueue the options of a trial again. Optuna calls this for trials with a stale heartbeat."""
     if trial.params:
@@ -216,21 +224,24 @@ def _requeue(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def cleanup_once(study: optuna.Study) -> None:
-    """Mark the trials of dead processes as failed, enqueue their options again, and end their MLflow runs."""
+    """Mark the trials of dead processes as failed, enqueue their options again, and end their MLflow runs.
+
+    A trial whose run has ended as complete or pruned gets the value of its run instead.
+    """
     import optuna
 
-    from w2s_mlflow.tracking import heartbeat
+    from w2s_mlflow.tracking import heartbeat, orphans
 
     running = running_trials(study)
     for trial in running:
         owner = heartbeat.Worker.parse(trial.user_attrs.get(OWNER, ""))
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if owner.gone() if owner else time.time() - began > REGISTRATION_TIMEOUT:
-            fail_and_requeue(study, trial.number, trial.params)
+            _settle(study, trial)
     with search_storage.suppress_warnings():
         optuna.storages.fail_stale_trials(study)
     if len(running_trials(study)) < len(running):
-        heartbeat.kill_orphans()
+        orphans.kill_orphans()
 
 
 def placeholder_params(search: Search, target: StudyTarget, digest: str) -> list[dict[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.records import canonical_json
@@ -13,7 +15,7 @@ FOLDER = Path(__file__).parents[2] / "sweeps"
 
 
 def read(name: str) -> ModuleType:
-    """Load the file `sweeps/NAME.py`, or the file at the path NAME if NAME ends with `.py`, as a module.
+    """Run the file of a sweep (see `path`) and return it as a module.
 
     Raises:
         ConfigError: the file does not exist, cannot be loaded, or does not define exactly one of a grid and a search.
@@ -44,7 +46,8 @@ def _is_grid(settings: object) -> bool:
 def claim(name: str) -> str:
     """Return the comparisons of the claim that a grid file declares (CLAIM), as JSON; an empty string if it declares none.
 
-    Each comparison has the fields of tables.CLAIMS, except the claim's name.
+    A list of dictionaries is one claim on several tasks or supervisors. Each comparison has the fields of tables.CLAIMS, except
+    the claim's name.
 
     Raises:
         ConfigError: CLAIM does not have the form that docs/how-to/sweeps.md describes.
@@ -52,10 +55,16 @@ def claim(name: str) -> str:
     declared = getattr(read(name), "CLAIM", None)
     if declared is None:
         return ""
-    _check_claim(name, declared)
-    one = {key: declared[key] for key in ("task", "weak")} | {"method": declared.get("method", "baseline")}
-    pairs = [(strong, reference) for strong in declared["strong"] for reference in declared["above"]]
-    return canonical_json([one | {"strong": strong, "reference": reference} for strong, reference in pairs])
+    parts = declared if isinstance(declared, list) and declared else [declared]
+    for part in parts:
+        _check_claim(name, part)
+    return canonical_json([comparison for part in parts for comparison in _comparisons(part)])
+
+
+def _comparisons(part: dict[str, Any]) -> list[dict[str, str]]:
+    one = {key: part[key] for key in ("task", "weak")} | {"method": part.get("method", "baseline")}
+    pairs = [(strong, reference) for strong in part["strong"] for reference in part["above"]]
+    return [one | {"strong": strong, "reference": reference} for strong, reference in pairs]
 
 
 def _check_claim(name: str, declared: object) -> None:
@@ -67,7 +76,7 @@ def _check_claim(name: str, declared: object) -> None:
         valid &= all(isinstance(declared[key], list) and declared[key] for key in lists)
         valid &= all(isinstance(item, str) for key in lists for item in declared[key])
     if not valid:
-        raise ConfigError(f"--sweep {name}: CLAIM must be {form}, got {declared!r}")
+        raise ConfigError(f"--sweep {name}: CLAIM must be {form} (or a list of such dictionaries), got {declared!r}")
 
 
 def parse_seeds(text: str, option: str = "seeds") -> list[int]:
@@ -83,12 +92,22 @@ def parse_seeds(text: str, option: str = "seeds") -> list[int]:
 
 
 def path(name: str) -> Path:
-    """Return the path `sweeps/NAME.py`, or NAME itself if it ends with `.py`. Raises ConfigError if no such file exists."""
-    if name.endswith(".py"):
-        if Path(name).is_file():
+    """Return the file of a sweep: a shipped one if NAME is a plain name, else the file at the path NAME.
+
+    A path has a slash or ends with `.py`. Files are run as code, so a plain name never means a file of the working directory.
+
+    Raises:
+        ConfigError: the file does not exist.
+    """
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        if name.endswith(".py") and Path(name).is_file():
             return Path(name)
-        raise ConfigError(f"--sweep must be the path of an existing file, got {name!r}")
-    files = {path.stem: path for folder in (FOLDER, Path("sweeps")) for path in sorted(folder.glob("*.py"))}
-    if name not in files:
-        raise unknown("--sweep", name, files)
-    return files[name]
+        raise must("sweep", "the name of a shipped sweep or the path of an existing .py file", repr(name))
+    files = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
+    if name in files:
+        return files[name]
+    if (local := Path("sweeps") / f"{name}.py").is_file():
+        raise ConfigError(
+            f"{unknown('--sweep', name, files)}; to run the file of this directory, give its path: --sweep {local}"
+        )
+    raise unknown("--sweep", name, files)

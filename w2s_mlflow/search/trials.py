@@ -7,14 +7,15 @@ fixed order, so that a pruner compares two trials on the same settings and seeds
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow.exceptions import ConfigError, FailedTrainingError
-from w2s_mlflow.search import space, storage, study
+from w2s_mlflow.exceptions import ConfigError, FailedTrainingError, first_line
+from w2s_mlflow.search import restore, space, storage, study
 from w2s_mlflow.search.jobs import Job
 from w2s_mlflow.search.space import Search
 from w2s_mlflow.search.study import StudyTarget
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
+LOG = logging.getLogger("w2s_mlflow")
 PLOTS = ("optimization_history", "param_importances", "parallel_coordinate", "slice", "intermediate_values")
 BY_NUMBER = ("optimization_history", "intermediate_values")
 """Plots whose x-axis is the number of a trial, or of a run within a trial: their ticks are set to whole numbers."""
-STATE = "w2s.trial_state"
 PAUSE, ROUND = 1.0, 10.0
 """PAUSE: seconds between two updates of the progress, and between two checks for trials of other processes. ROUND: seconds
 between two clean-ups of trials of dead processes."""
@@ -166,7 +167,7 @@ class _TrialLoop:
             raise
         stack = contextlib.ExitStack()
         recording = stack.enter_context(recorder.plain(f"trial {trial.number} {self.search.name}", "trial", params, note))
-        recording.tags |= {"w2s.objective": self.search.objective, "w2s.study": self.study.study_name}
+        recording.tags |= {"w2s.objective": self.search.objective, restore.STUDY: self.study.study_name}
         trial.set_user_attr(study.RUN, recording.run_id)
         self.active[trial.number] = _Trial(trial, stack, recording, note, len(jobs))
         for index, job in enumerate(jobs):
@@ -219,7 +220,8 @@ class _TrialLoop:
         reported = [trial.results[index] for index in range(trial.reported)]
         used = [result.run_id for result in reported]
         trial.recording.metrics({"objective": value} if state == "complete" else {})
-        trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), STATE: state}
+        trial.recording.json(restore.ARTIFACT, restore.describe(trial.trial, value, state, {study.USED: used}))
+        trial.recording.tags |= {"w2s.used_run_ids": ",".join(used), restore.STATE: state}
         trial.recording.note(f"{trial.note} {state.capitalize()}: mean over {', '.join(map(results.link, reported))}.")
         trial.close()
         trial.trial.set_user_attr(study.USED, used)
@@ -228,7 +230,7 @@ class _TrialLoop:
 
     def fail(self, trial: _Trial, error: FailedTrainingError) -> None:
         """End a trial in which a training failed. The search continues with other trials."""
-        trial.recording.tags[STATE] = "failed"
+        trial.recording.tags[restore.STATE] = "failed"
         trial.recording.note(f"{trial.note} Failed: {error}.")
         trial.close(error)
         self._forget(trial)
@@ -277,19 +279,41 @@ class _TrialLoop:
 
 
 def plot(study: optuna.Study, search: Search, directory: Path) -> None:
-    """Write a table of the trials, and all of Optuna's plots in PLOTS for which there are enough trials."""
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-    from optuna.visualization import matplotlib as plots
+    """Write a table of the trials, and those of Optuna's plots in PLOTS that can be drawn.
 
+    A plot cannot be drawn if there are too few trials, or if Optuna does not support the values in a space, such as tuples.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     study.trials_dataframe().to_csv(directory / "trials.csv", index=False)
     for name in PLOTS:
-        with storage.suppress_warnings(), contextlib.suppress(ValueError, RuntimeError):  # too few trials raise these errors
-            options = {} if name == "intermediate_values" else {"target_name": search.metric}
-            getattr(plots, f"plot_{name}")(study, **options)
+        file = directory / f"{name}.png"
+        try:
+            _draw(study, name, search.metric, file)
+        except (ValueError, RuntimeError) as error:  # too few trials
+            LOG.debug("the plot %s was left out: %s", name, first_line(error))
+        except Exception as error:  # a plot is never worth the result of the search
+            LOG.warning("the plot %s was left out, because Optuna cannot draw it: %s", name, first_line(error))
+            file.unlink(missing_ok=True)
+
+
+def _draw(study: optuna.Study, name: str, metric: str, file: Path) -> None:
+    """Draw one of Optuna's plots into a file. Names and values of the space are drawn as they are, never as mathematics."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogFormatter, LogFormatterMathtext, MaxNLocator, NullFormatter
+    from optuna.visualization import matplotlib as plots
+
+    from w2s_mlflow import figures
+
+    with storage.suppress_warnings(), figures.plain_text():
+        try:
+            getattr(plots, f"plot_{name}")(study, **({} if name == "intermediate_values" else {"target_name": metric}))
             if name in BY_NUMBER:
                 plt.gca().xaxis.set_major_locator(MaxNLocator(integer=True))
+            for axis in (axis for axes in plt.gcf().axes for axis in (axes.xaxis, axes.yaxis)):
+                if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                    axis.set_major_formatter(LogFormatter())
+                    axis.set_minor_formatter(NullFormatter())
             plt.gcf().set_size_inches(12, 5)
-            plt.gcf().savefig(directory / f"{name}.png", dpi=120, bbox_inches="tight")
-        plt.close("all")
+            plt.gcf().savefig(file, dpi=120, bbox_inches="tight")
+        finally:
+            plt.close("all")

@@ -12,13 +12,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from w2s_mlflow import exceptions
+from w2s_mlflow import display, exceptions
 from w2s_mlflow.search import jobs
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from w2s_mlflow.tracking.results import Result
+    from w2s_mlflow.tracking.source_modules import Snapshot
 
 LOADED = (
     *("w2s_mlflow.stages.student", "w2s_mlflow.pipeline.finetune", "w2s_mlflow.pipeline.scoring"),
@@ -55,6 +56,7 @@ def serve(
     gpus: list[str],
     parent: str | None,
     since: int,
+    code: Snapshot,
 ) -> None:
     """Run jobs received through the connection and send back their results, until the other end closes.
 
@@ -64,15 +66,20 @@ def serve(
         gpus: names of the available GPUs, as in CUDA_VISIBLE_DEVICES; this worker uses one of them.
         parent: id of the parent run of the worker's runs, or None.
         since: time in ms. Results of runs that started before this time are not reused. If it is 0, all results may be reused.
+        code: source files as the parent process has read them (source_modules.snapshot).
     """
     os.environ.clear()
     os.environ.update(environment)
     _bind_resources(index, count, gpus)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ignore Ctrl-C, which signals all processes: the parent stops the workers
     signal.signal(signal.SIGTERM, _stopped)
-    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
-        from w2s_mlflow.tracking import session
+    with (
+        display.guarded_streams(),
+        contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError),
+    ):
+        from w2s_mlflow.tracking import session, source_modules
 
+        source_modules.adopt(code)
         with session.changed(parent=parent, reuse_since=since):
             while True:
                 job, patient = connection.recv()

@@ -135,9 +135,10 @@ class _ProcessPool(_Queue):
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
-        from w2s_mlflow.tracking import recorder, session
+        from w2s_mlflow.tracking import recorder, session, source_modules
 
-        self.context = recorder.current_parent(), session.current().reuse_since
+        code = source_modules.snapshot(source_modules.PACKAGE)
+        self.context = recorder.current_parent(), session.current().reuse_since, code
         self.gpus = _gpus()
         self.workers = [self._start(index) for index in range(count)]
 

@@ -19,10 +19,10 @@ from w2s_mlflow.debate import debate_tables, measures, participants, past_verdic
 from w2s_mlflow.debate.alignment_options import TRAINED, UNTRAINED, Config
 from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.debate.policy_gradient import DebateTerm
-from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline import finetune, fit_check, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
-from w2s_mlflow.pipeline.options import OF_STUDENT
+from w2s_mlflow.pipeline.options import OF_STRONG, OF_STUDENT
 from w2s_mlflow.records import Example
 from w2s_mlflow.stages import ceiling, student, supervisor
 
@@ -68,8 +68,9 @@ def run(config: Config, debates: Sequence[Result] = ()) -> Result:
     config = replace(
         config, judge_options=participants.resolved(config.judge, config.judge_options), iterations=len(debates) + 1
     )
-    others = _AlignmentInputs(weak(config), _before(config), debates)
     context = resolve(config)
+    with fit_check.required(context):
+        others = _AlignmentInputs(weak(config), _before(config), debates)
     config = context.options
     roots = ["stages._alignment_round:_make", "losses.cross_entropy", f"judges.{config.judge}"]
     roots += explainers.roots(config.opponent, UNTRAINED, *([TRAINED] if config.debate_weight else []))
@@ -122,7 +123,7 @@ def _reported(aligned: Result, context: Context[Config], others: _AlignmentInput
 
     config, before, references = context.options, others.before, {"weak": others.weak}
     if config.ceiling == "gold":
-        references["ceiling"] = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared()))
+        references["ceiling"] = ceiling.run(ceiling.Config(**selected(config, OF_STRONG), **config.shared()))
     aligned = scoring.report(aligned, context, references)
     name, accuracy = f"{config.eval_split}/baseline_accuracy", f"{config.eval_split}/accuracy"
     if accuracy not in before.metrics:

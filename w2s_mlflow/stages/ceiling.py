@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2s_mlflow import models
 from w2s_mlflow.config import checked_dataclass, option
-from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
+from w2s_mlflow.pipeline import finetune, frozen, ground_truth, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.options import SupervisedTraining
 
@@ -39,11 +39,13 @@ class Config(SupervisedTraining):
 def run(config: Config) -> Result:
     """Find or train the ceiling. Raises ConfigError for invalid options, before anything is written."""
     context = resolve(config)
-    parts = runs.parts("ceiling", VERSION, context, {}, ["stages.ceiling:_make", "losses.cross_entropy"])
+    make, roots = (_make, ()) if config.freeze is None else (_make_frozen, frozen.ROOTS)
+    definitions = [f"stages.ceiling:{make.__name__}", "losses.cross_entropy", *roots]
+    parts = runs.parts("ceiling", VERSION, context, {}, definitions)
     names = context.names()
     note = f"`{names['strong']}` finetuned on the ground truth of `transfer`, as if its supervisor were perfect."
     identity, tags = names | {"method": "ceiling"}, {runs.GOLD: "transfer"}
-    ceiling = runs.produce(parts, context, identity, note, lambda recorder: _make(context, recorder), tags=tags)
+    ceiling = runs.produce(parts, context, identity, note, lambda recorder: make(context, recorder), tags=tags)
     return scoring.report(ceiling, context)
 
 
@@ -51,3 +53,9 @@ def _make(context: Context[Config], recorder: Recorder) -> Head:
     head = ground_truth.fit_on_gold(context, "transfer", "ceiling", recorder)
     finetune.record_heldout(head, context, recorder)
     return head
+
+
+def _make_frozen(context: Context[Config], recorder: Recorder) -> Head | None:
+    model = ground_truth.fit_frozen_on_gold(context, "transfer", "ceiling", recorder)
+    model.record_heldout(recorder)
+    return model.head()

@@ -23,6 +23,7 @@ first `--traces` debates (by default, all) are also logged as MLflow traces.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -37,7 +38,7 @@ from w2s_mlflow.debate.play import STRONG, WEAK, Debater
 from w2s_mlflow.exceptions import must, unknown
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods import presets
-from w2s_mlflow.pipeline import finetune, runs
+from w2s_mlflow.pipeline import finetune, fit_check, runs
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.options import OF_STUDENT, Training
 from w2s_mlflow.records import Example
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
+LOG = logging.getLogger("w2s_mlflow")
 VERSION = 2
 
 
@@ -146,17 +148,29 @@ def between(config: Config, weak: Result, strong: Result, student_method: str = 
     # A debate run trains no model. The models of the two sides are kept in their own runs.
     without_model = replace(context, options=replace(config, keep_model="never"))
     debates = runs.produce(parts, without_model, identity, _note(config, inputs), make, inputs)
+    _warn_without_verdict(debates, config.judge)
     debates = _scored(debates, config, questions(context))
     return transcripts.traced(debates, config.traces)
+
+
+def _warn_without_verdict(debates: Result, judge: str) -> None:
+    """Warn if the judge gave no verdict, or none in more than a tenth of the debates. The same holds for a reused run."""
+    missing, count = (int(debates.metrics.get(f"debate/{name}", 0)) for name in ("no_verdict", "questions"))
+    if count and missing == count:
+        message = "the judge %s gave no verdict in any of the %d debates, so there is no win rate; its answers are in %s"
+        LOG.warning(message, judge, count, debate_tables.VERDICTS)
+    elif missing > count / 10:
+        LOG.warning("the judge %s gave no verdict in %d of %d debates", judge, missing, count)
 
 
 def sides(config: Config) -> tuple[Result, Result]:
     """Find or train the supervisor (weak side) and the student (strong side), keeping their weights, and return their runs."""
     shared: dict[str, Any] = {**config.shared(), "eval_split": "none", "keep_model": "always", "ceiling": "none"}
     options = selected(config, OF_STUDENT)
-    weak = supervisor.run(
-        supervisor.Config(weak=config.weak, **config.shared() | {"eval_split": "none", "keep_model": "always"})
-    )
+    with fit_check.required(resolve(config)):
+        weak = supervisor.run(
+            supervisor.Config(weak=config.weak, **config.shared() | {"eval_split": "none", "keep_model": "always"})
+        )
     if explainers.needs_policy(config.explainer):
         return weak, _alignment_round.run(alignment_options.Config(evidence_spans=config.evidence_spans, **options, **shared))
     return weak, student.run(student.Config(method=config.method, **options, **shared))

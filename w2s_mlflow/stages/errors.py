@@ -20,12 +20,13 @@ import numpy as np
 
 from w2s_mlflow import models, streams
 from w2s_mlflow.analysis.stage_tables import ERRORS, ON_EVIDENCE
-from w2s_mlflow.config import checked_dataclass, inherited, option
+from w2s_mlflow.config import checked_dataclass, inherited, option, selected
 from w2s_mlflow.data import gold as data_gold
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import presets
 from w2s_mlflow.pipeline import finetune, runs
 from w2s_mlflow.pipeline.context import Context, resolve
+from w2s_mlflow.pipeline.options import OF_STRONG
 from w2s_mlflow.records import Example, Ints
 from w2s_mlflow.stages import ceiling, student
 
@@ -75,7 +76,7 @@ def run(config: Config) -> Result:
     student_run = student.run(student.Config(**inherited(student.Config, config) | keep))
     context = resolve(config)
     config, spec = context.options, context.model
-    ceiling_run = ceiling.run(ceiling.Config(strong=config.strong, pooling=config.pooling, **config.shared() | keep))
+    ceiling_run = ceiling.run(ceiling.Config(**selected(config, OF_STRONG), **config.shared() | keep))
     parts = fingerprint.FingerprintParts(
         stage="errors",
         version=VERSION,

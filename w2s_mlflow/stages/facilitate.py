@@ -25,16 +25,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from w2s_mlflow.config import inherited
+from w2s_mlflow.config import inherited, selected
 from w2s_mlflow.data import loading
 from w2s_mlflow.data.splits import Questions
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.methods import trajectory
 from w2s_mlflow.methods.facilitation_options import CEILING, REST, RUN, STUDENT, SUPERVISOR, Config, Learner
 from w2s_mlflow.methods.trajectory import Iteration
-from w2s_mlflow.pipeline import finetune, runs, scoring
+from w2s_mlflow.pipeline import finetune, fit_check, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.finetune import LabelledExamples
+from w2s_mlflow.pipeline.options import OF_STRONG
 from w2s_mlflow.records import Example, SoftLabels
 from w2s_mlflow.stages import ceiling, student, supervisor
 
@@ -69,9 +70,10 @@ def run(config: Config) -> Result:
     """
     context = resolve(config)
     options, questions = context.options, _questions(context)
-    teacher = _teacher(config, context)
     shared = options.shared() | {"keep_model": "always" if options.start == SUPERVISOR else "never"}
-    weak = supervisor.run(supervisor.Config(weak=options.weak, **shared))
+    with fit_check.required(context):
+        teacher = _teacher(config, context)
+        weak = supervisor.run(supervisor.Config(weak=options.weak, **shared))
     lesson = _FacilitationContext(options, resolve(options.learner()), questions, weak)
     iterations = [Iteration(teacher, _facilitated(lesson, teacher, 1))]
     for number in range(2, options.iterations + 1):
@@ -102,7 +104,7 @@ def _teacher(config: Config, context: Context[Config]) -> Result:
     if config.teacher == CEILING:
         options = context.options
         shared = options.shared() | {"keep_model": "always"}
-        return ceiling.run(ceiling.Config(strong=options.strong, pooling=options.pooling, **shared))
+        return ceiling.run(ceiling.Config(**selected(options, OF_STRONG), **shared))
     return student.run(_student(config)) if config.teacher == STUDENT else _named(config.teacher, context)
 
 
@@ -114,7 +116,7 @@ def _named(name: str, context: Context[Config]) -> Result:
     """Find a teacher's run by id or name. Raises ConfigError if the run is damaged, kept no model or used other data."""
     from w2s_mlflow.tracking import logged_model, results
 
-    run = results.find(name, "--teacher")
+    run = results.find(name, "teacher")
     shown = f"{run.name} ({run.run_id})"
     if runs.MODEL not in run.tags:
         raise must("teacher", "a run with a logged model (--keep-model always)", shown)

@@ -125,6 +125,8 @@ def _make(
     parts: FingerprintParts,
     recorder: Recorder,
 ) -> None:
+    from w2s_mlflow.tracking import names
+
     rows: list[dict[str, Any]] = []
     for name, probes in _fit_probes(context, student_run, concepts, parts).items():
         concept = concepts[name]
@@ -132,7 +134,7 @@ def _make(
         recorder.metrics(_gained(name, probes, concept) | concept.reads)
         for when, every in probes.items():
             for probe in every:
-                recorder.metrics({f"probe/{name}/{when}_by_layer": float(probe.correct_N.mean())}, probe.layer)
+                recorder.metrics({names.metric("probe", name, f"{when}_by_layer"): float(probe.correct_N.mean())}, probe.layer)
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -210,13 +212,14 @@ def best(probes: Sequence[Probe]) -> Probe:
 
 def _gained(name: str, probes: Mapping[str, Sequence[Probe]], concept: gold.Concept) -> dict[str, float]:
     from w2s_mlflow import stats
+    from w2s_mlflow.tracking import names
 
     before, after = (best(probes[when]) for when in (BEFORE, AFTER))
     gain = stats.group_interval(after.correct_N - before.correct_N, concept.test_groups)
     values = {BEFORE: float(before.correct_N.mean()), AFTER: float(after.correct_N.mean())}
     values |= {"selectivity": values[AFTER] - after.control, "gain": gain.mean}
     values |= {"gain_low": gain.low, "gain_high": gain.high}
-    return {f"probe/{name}/{key}": value for key, value in values.items()}
+    return {names.metric("probe", name, key): value for key, value in values.items()}
 
 
 def _rows(name: str, when: str, probes: Sequence[Probe], concept: gold.Concept) -> Iterator[dict[str, Any]]:

@@ -28,9 +28,9 @@ from w2s_mlflow.methods import bootstrapping, chain_models, elicitation, presets
 from w2s_mlflow.methods import labels as label_sources
 from w2s_mlflow.methods.presets import labels_file, labels_run
 from w2s_mlflow.methods.student_options import ORACLE, Config
-from w2s_mlflow.pipeline import runs, scoring
+from w2s_mlflow.pipeline import fit_check, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
-from w2s_mlflow.pipeline.options import NONE, OF_STUDENT
+from w2s_mlflow.pipeline.options import NONE, OF_STRONG, OF_STUDENT
 from w2s_mlflow.records import GIVEN, SoftLabels
 from w2s_mlflow.stages import ceiling, supervisor
 from w2s_mlflow.tasks import Prompt
@@ -84,7 +84,8 @@ def on_labels_of(labeller: Result, config: Config) -> Result:
 
 def _find_or_train(config: Config, labeller: Result | None) -> Result:
     context = resolve(config)
-    inputs = _find_inputs(config, context, labeller)
+    with fit_check.required(context):
+        inputs = _find_inputs(config, context, labeller)
     student = runs.produce(
         _fingerprint(context, inputs),
         context,
@@ -173,17 +174,19 @@ def _references(options: Config) -> dict[str, Result]:
     """Return the runs to compare the student with: the supervisor, if there is one, and, with `--ceiling gold`, the ceiling."""
     references = {} if labels_file(options.labels) else {"weak": _supervisor(options)}
     if options.ceiling == "gold":
-        references["ceiling"] = ceiling.run(ceiling.Config(strong=options.strong, pooling=options.pooling, **options.shared()))
+        references["ceiling"] = ceiling.run(ceiling.Config(**selected(options, OF_STRONG), **options.shared()))
     return references
 
 
-def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Head:
+def _train(context: Context[Config], inputs: _Inputs, recorder: Recorder) -> Head | None:
     if inputs.file_labels:
         inputs.file_labels.write(recorder.directory / GIVEN)
     labels = inputs.file_labels or _training_labels(context, inputs.runs, recorder)
     start = weak_finetuning.start_weights(inputs.runs)
     if labels is None or isinstance(labels, Prompt):
         return elicitation.record(context, labels, start, recorder)
+    if context.options.freeze is not None:
+        return weak_finetuning.train_frozen(context, labels, start, recorder).head()
     watched = weak_finetuning.validation_labels(labels, context, recorder)
     context = replace(context, options=replace(context.options, epochs=inputs.epochs))
     return weak_finetuning.train(_last_of_chain(context), labels, watched, start, recorder)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from w2s_mlflow.config import checked_dataclass, inherited
-from w2s_mlflow.pipeline import finetune, ground_truth, runs, scoring
+from w2s_mlflow.pipeline import finetune, frozen, ground_truth, runs, scoring
 from w2s_mlflow.pipeline.context import Context, resolve
 from w2s_mlflow.pipeline.options import SupervisedTraining, TaskOptions, rule_name
 from w2s_mlflow.stages import rule
@@ -52,11 +52,13 @@ def run(config: Config) -> Result:
     if rule_name(config.weak) is not None:
         return rule.supervise(rule.SupervisorConfig(**inherited(rule.SupervisorConfig, config)))
     context = resolve(config)
-    parts = runs.parts("supervisor", VERSION, context, {}, ["stages.supervisor:_make", "losses.cross_entropy"])
+    make, roots = (_make, ()) if config.freeze is None else (_make_frozen, frozen.ROOTS)
+    definitions = [f"stages.supervisor:{make.__name__}", "losses.cross_entropy", *roots]
+    parts = runs.parts("supervisor", VERSION, context, {}, definitions)
     names = context.names()
     note = f"`{names['weak']}` finetuned on the ground truth of `supervision` (Algorithm 2); it labels `transfer`."
     identity = names | {"method": "supervisor"}
-    supervisor = runs.produce(parts, context, identity, note, lambda recorder: _make(context, recorder))
+    supervisor = runs.produce(parts, context, identity, note, lambda recorder: make(context, recorder))
     return scoring.report(supervisor, context)
 
 
@@ -67,3 +69,11 @@ def _make(context: Context[Config], recorder: Recorder) -> Head:
     recorder.weak_labels(finetune.predictions(head, examples, context.options))
     finetune.record_heldout(head, context, recorder)
     return head
+
+
+def _make_frozen(context: Context[Config], recorder: Recorder) -> Head | None:
+    ground_truth.record_rows(context, recorder)
+    model = ground_truth.fit_frozen_on_gold(context, "supervision", "supervision", recorder)
+    recorder.weak_labels(model.predictions(context.split.transfer + context.split.transfer_validation))
+    model.record_heldout(recorder)
+    return model.head()

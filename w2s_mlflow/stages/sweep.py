@@ -50,7 +50,7 @@ class Config:
     """Options of a grid or a search."""
 
     sweep: str = "default"
-    """Grid or search to run: the name of a file in sweeps/, or the path of a .py file."""
+    """Grid or search to run: the name of a shipped sweep, or the path of a .py file, which is run as code."""
     seeds: str = "0..4"
     """Seeds, as a range `0..4` or a list `0,3,7`. A search uses these seeds to compare its best setting with the default."""
     train_size: int | None = None

@@ -16,7 +16,7 @@ from w2s_mlflow.exceptions import ConfigError, first_line
 from w2s_mlflow.local import hub
 from w2s_mlflow.records import Rows
 from w2s_mlflow.tasks import Human, NotFoundError, Task, _mirror
-from w2s_mlflow.tasks._rows import Reader, Source, assemble, without_large_groups
+from w2s_mlflow.tasks._rows import Reader, Source, assemble, with_enough_heldout, without_large_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +70,7 @@ class TaskSource:
         """Load the rows of both parts and parse them with `read`. Raises ConfigError if a table cannot be found."""
         heldout = None if self.heldout is None else rows(self.heldout_table or self.table, self.heldout, task, data_dir)
         assembled = assemble(read, rows(self.table, self.train, task, data_dir), heldout)
-        return without_large_groups(assembled, TEST_SIZE)
+        return with_enough_heldout(without_large_groups(assembled, TEST_SIZE), task)
 
 
 def task(

@@ -16,6 +16,10 @@ Source = Mapping[str, Any]
 """One row of a source: a mapping from column to value."""
 HELDOUT_SHARE = 5
 """If a source has no held-out part, one in HELDOUT_SHARE groups, chosen by hash, is held out."""
+FEWEST_HELDOUT = 800
+"""Number of held-out rows up to which rows of the training part join a smaller held-out part."""
+LARGEST_MOVE = 4
+"""No rows are moved if more than one in LARGEST_MOVE training rows would have to be."""
 
 
 class SkippedRow(Exception):  # noqa: N818 - the name does not end in Error, because a skipped row is only counted
@@ -110,6 +114,29 @@ def without_large_groups(rows: Rows, largest: int) -> Rows:
     removed = len(rows.train) + len(rows.heldout) - len(train) - len(heldout)
     skipped = {f"is in a group of more than {largest} rows": removed} if removed else {}
     return replace(rows, train=train, heldout=heldout, skipped={**rows.skipped, **skipped})
+
+
+def with_enough_heldout(rows: Rows, key: str) -> Rows:
+    """Move groups of the training part to the held-out part until that has FEWEST_HELDOUT rows.
+
+    The groups are chosen by a hash of `key` and their names, so they are the same for all seeds. Groups in both parts
+    stay, because a split excludes their training rows. If too large a fraction of the training part would have to move
+    (LARGEST_MOVE), nothing moves.
+    """
+    missing = FEWEST_HELDOUT - len(rows.heldout)
+    if missing <= 0 or LARGEST_MOVE * missing > len(rows.train):
+        return rows
+    heldout_groups = {row.example.group for row in rows.heldout}
+    sizes = Counter(row.example.group for row in rows.train if row.example.group not in heldout_groups)
+    moving: set[str] = set()
+    for group in sorted(sizes, key=lambda group: hashlib.sha256(f"heldout\x1f{key}\x1f{group}".encode()).digest()):
+        if missing <= 0:
+            break
+        moving.add(group)
+        missing -= sizes[group]
+    moved = tuple(row for row in rows.train if row.example.group in moving)
+    train = tuple(row for row in rows.train if row.example.group not in moving)
+    return replace(rows, train=train, heldout=rows.heldout + moved, moved=len(moved))
 
 
 def _drafts(read: Reader, source: Iterable[Source], part: str, skipped: Counter[str]) -> list[ParsedRow]:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from w2s_mlflow.tasks import Human, Task
+from w2s_mlflow.tasks import _text_prompts as text_prompts
 from w2s_mlflow.tasks._groups import Key, by_text, by_value, normalised
 from w2s_mlflow.tasks._hub import Table, TaskSource, task
 from w2s_mlflow.tasks._rows import ParsedRow, Reader, SkippedRow, Source, of_class
@@ -36,6 +37,18 @@ MUPPET = "Nangia and Bowman 2019, Human vs. Muppet, arXiv:1905.10425: GLUE leade
 PREMISE = ("premise", "hypothesis")
 SENTENCES = ("sentence1", "sentence2")
 QUESTIONS = ("question1", "question2")
+
+PROMPT = "question"
+"""Name of each task's prompt."""
+PROMPTS = {
+    "cola": text_prompts.GRAMMAR,
+    "sst2": text_prompts.SENTIMENT,
+    "mrpc": text_prompts.PARAPHRASE,
+    "stsb": text_prompts.SIMILAR,
+    "qqp": text_prompts.DUPLICATE,
+    "qnli": text_prompts.ANSWERED,
+    **dict.fromkeys(("mnli", "rte", "wnli", "ax"), text_prompts.ENTAILMENT),
+}
 
 Texts = tuple[str, ...]
 Groups = Callable[[Source], tuple[Key, ...]]
@@ -118,7 +131,8 @@ def _task(
     """Build the task of one GLUE configuration. `human` holds the human score that MUPPET reports, and the score's metric."""
     parts = TaskSource(table=_table(name, texts, kind), heldout=heldout)
     read = _reader(texts, label, groups)
-    return task(name, "glue", parts, read, positive=positive, license=LICENSE, human=Human(*human, MUPPET))
+    built = task(name, "glue", parts, read, positive=positive, license=LICENSE, human=Human(*human, MUPPET))
+    return replace(built, prompts={PROMPT: PROMPTS[name]})
 
 
 def _diagnostic(row: Source, part: str) -> ParsedRow:
@@ -197,5 +211,5 @@ TASKS = (
     # A hypothesis of RTE is often a question that is asked of several premises.
     _task("rte", SENTENCES, ENTAILS, (0.936, "accuracy"), groups=_by(*SENTENCES), label=_entails_of_2),
     _task("wnli", SENTENCES, ENTAILS, (0.959, "accuracy"), groups=_schema),
-    AX,
+    replace(AX, prompts={PROMPT: PROMPTS["ax"]}),
 )

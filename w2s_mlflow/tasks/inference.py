@@ -9,9 +9,11 @@ so the id of a row is a hash of its texts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from w2s_mlflow.tasks import Human
+from w2s_mlflow.tasks import _text_prompts as text_prompts
 from w2s_mlflow.tasks._groups import by_text, digest
 from w2s_mlflow.tasks._hub import Table, TaskSource, task
 from w2s_mlflow.tasks._rows import ParsedRow, Reader, Source, of_class
@@ -36,7 +38,7 @@ def _reader(classes: Mapping[Any, int], *fields: str) -> Reader:
     return read
 
 
-TASKS = (
+DECLARED = (
     task(
         "scitail",
         "inference",
@@ -73,3 +75,4 @@ TASKS = (
         ),
     ),
 )
+TASKS = tuple(replace(declared, prompts={"question": text_prompts.ENTAILMENT}) for declared in DECLARED)

@@ -1,15 +1,43 @@
-"""Requests that two processes may make at the same moment: they are repeated until their effect has come."""
+"""Requests that are repeated when an answer is lost, or that two processes make at the same moment: their effect comes once."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from uuid import uuid4
 
-from mlflow.entities import DatasetInput
+import mlflow
+from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException
 
-from w2s_mlflow.tracking.backend.server import client
+from w2s_mlflow.tracking.backend.server import client, experiment
 
+CREATION = "w2s.creation"
+"""Tag with the name of the request that created a run."""
 ATTEMPTS, PAUSE = 5, 0.2
+
+
+def create_run(name: str, tags: Mapping[str, str]) -> str:
+    """Create a run in the current experiment and return its id.
+
+    If the server's answer is lost, the run is found by its tag CREATION. If MLflow's client has sent the request twice, one of
+    the two runs is deleted.
+    """
+    request = uuid4().hex
+    try:
+        run = client().create_run(experiment().experiment_id, tags={**tags, CREATION: request}, run_name=name)
+    except Exception:
+        created = _created(request)
+        if not created:
+            raise
+        run = created[0]
+    else:
+        created = _created(request) if mlflow.get_tracking_uri().startswith("http") else []
+    for other in created:
+        if other.info.run_id != run.info.run_id:
+            client().set_terminated(other.info.run_id, "KILLED")
+            client().delete_run(other.info.run_id)
+    return str(run.info.run_id)
 
 
 def log_dataset(run_id: str, data: DatasetInput) -> None:
@@ -26,6 +54,13 @@ def log_dataset(run_id: str, data: DatasetInput) -> None:
             time.sleep(PAUSE * (attempt + 1))
         else:
             return
+
+
+def _created(request: str) -> list[Run]:
+    try:
+        return list(client().search_runs([experiment().experiment_id], f"tags.`{CREATION}` = '{request}'"))
+    except Exception:  # the server does not answer: the caller reports its own failure
+        return []
 
 
 def _is_duplicate(error: MlflowException) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import temporary
 from w2s_mlflow.records import canonical_json
 from w2s_mlflow.tracking.dry_recorder import FollowerRecorder
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
@@ -37,7 +37,7 @@ def follow(parts: FingerprintParts, make: Callable[[Recorder], None]) -> Result:
             )
         if message["finished"]:
             return replace(get(message["run_id"]), reused=message["reused"])
-        with tempfile.TemporaryDirectory(prefix="w2s-") as directory, launch.peer_failure_guard():
+        with temporary.directory() as directory, launch.peer_failure_guard():
             make(FollowerRecorder(message["run_id"], Path(directory)))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 
 from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.local import temporary
 from w2s_mlflow.modeling import heads, saved_heads
 from w2s_mlflow.modeling.heads import Head
 from w2s_mlflow.records import canonical_json
@@ -49,7 +49,7 @@ def log(run_id: str, head: Head, name: str = "model") -> str:
     run = client().get_run(run_id)
     model = _create(run, name)
     try:
-        with tempfile.TemporaryDirectory(prefix="w2s-model-") as directory:
+        with temporary.directory() as directory:
             _write(model, head, Path(directory))
             _upload(model, Path(directory, "model"))
         client().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -142,7 +142,7 @@ def _upload(model: LoggedModel, directory: Path) -> None:
 def _verified_files(model_id: str) -> Iterator[Path]:
     """Yield the local directory of a logged model after verifying all its files."""
     model = _ready_model(model_id)
-    with tempfile.TemporaryDirectory(prefix="w2s-model-") as scratch:
+    with temporary.directory() as scratch:
         directory = _download(model, scratch)
         for name, expected in _digests(model).items():
             file = directory / name

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +21,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from w2s_mlflow import __version__
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.exceptions import must
-from w2s_mlflow.local import scratch
+from w2s_mlflow.local import scratch, temporary
 from w2s_mlflow.records import Predictions, SoftLabels, canonical_json
-from w2s_mlflow.tracking import creation, heartbeat, session
-from w2s_mlflow.tracking.backend.server import client, experiment, launch_run_id
+from w2s_mlflow.tracking import creation, ending, heartbeat, names, orphans, session
+from w2s_mlflow.tracking.backend.server import client, launch_run_id
 from w2s_mlflow.tracking.results import ARTIFACTS, WEAK_LABELS, digests_of
 from w2s_mlflow.training import checkpoint
 from w2s_mlflow.training.checkpoint import Checkpoint
@@ -72,6 +71,8 @@ class Recorder:
     """Tags set by the code that makes the result. They are sent when the run ends."""
     sent: dict[str, int] = field(default_factory=dict)
     """For a resumed run, the last step of each metric that MLflow already stores. It may be later than the checkpoint's."""
+    ownership: heartbeat.Ownership | None = None
+    """Whether the run still belongs to this process. None for a recorder that sends nothing, or in a distributed launch."""
     _holds_metrics: bool = False
     """Whether metrics are sent only after a checkpoint is saved. Otherwise MLflow could have metrics of steps that a resumed
     run repeats."""
@@ -80,9 +81,15 @@ class Recorder:
         """Buffer the metrics of one step, except those that were already sent before the run resumed.
 
         A full buffer is sent at once, unless metrics are held back until the next checkpoint.
+
+        Raises:
+            SupersededError: another process has taken over the run.
         """
+        if self.is_lost():
+            raise SupersededError
         now = int(time.time() * 1000)
-        new = {name: value for name, value in values.items() if not 0 < step <= self.sent.get(name, 0)}
+        legal = {names.metric(name): value for name, value in values.items()}
+        new = {name: value for name, value in legal.items() if not 0 < step <= self.sent.get(name, 0)}
         self._metrics += [Metric(name, float(value), now, step) for name, value in new.items()]
         if len(self._metrics) >= BATCH and not self._holds_metrics:
             self.flush()
@@ -91,12 +98,21 @@ class Recorder:
         """Send further parameters of the run immediately."""
         client().log_batch(self.run_id, params=_params(values))
 
+    def is_lost(self) -> bool:
+        """Return whether another process is known to have taken over the run. The store is not asked."""
+        return self.ownership is not None and self.ownership.lost
+
     def note(self, text: str) -> None:
         """Set the run's Markdown note, which is sent when the run ends."""
         self.tags[MLFLOW_RUN_NOTE] = text
 
     def flush(self, tags: Sequence[RunTag] = ()) -> None:
-        """Send the buffered metrics and then `tags`, in one request if they fit."""
+        """Send the buffered metrics and then `tags`, in one request if they fit.
+
+        Raises:
+            SupersededError: another process has taken over the run.
+        """
+        self._confirm()
         # The tags must come last, but MLflow's client would send them before the last metrics if one request is not enough.
         if len(self._metrics) + len(tags) > BATCH:
             client().log_batch(self.run_id, metrics=self._metrics)
@@ -104,6 +120,11 @@ class Recorder:
         # Within one request, MLflow writes the tags after the metrics. If both are empty, MLflow writes nothing.
         client().log_batch(self.run_id, metrics=self._metrics, tags=tags)
         self._metrics = []
+
+    def _confirm(self) -> None:
+        """Raise SupersededError if another process has taken over the run, for example while this process was stopped."""
+        if self.ownership is not None and not self.ownership.confirm():
+            raise SupersededError
 
     def checkpoint(self, every: int) -> Checkpoint | None:
         """Return the run's checkpoint, which saves the training state and the unsent metrics at intervals of `every` steps."""
@@ -151,16 +172,18 @@ class Recorder:
 
     def dataset(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """Log a data set as an input of the run, with its digest and the number of rows in each split."""
-        data = Dataset(name, digest[:DIGEST_LIMIT], "w2s_mlflow", canonical_json({"uri": source}), profile=canonical_json(rows))
+        place = canonical_json({"uri": names.plain(source)})
+        data = Dataset(names.dataset(name), digest[:DIGEST_LIMIT], "w2s_mlflow", place, profile=canonical_json(rows))
         creation.log_dataset(self.run_id, DatasetInput(data, [DatasetTag("mlflow.data.context", "training")]))
 
     def send(self) -> None:
         """Send the artifacts, then the metrics, then the tags. The tag with the digests shows that all artifacts were sent."""
         self.metrics({"seconds": time.monotonic() - self.began})
+        self._confirm()
         if any(self.directory.iterdir()):
             client().log_artifacts(self.run_id, str(self.directory))
         last = self.tags | {ARTIFACTS: canonical_json(digests_of(self.directory))}
-        self.flush([RunTag(name, value) for name, value in last.items()])
+        self.flush(_run_tags(last))
 
 
 @contextlib.contextmanager
@@ -179,11 +202,13 @@ def recording(header: Header, seal: Callable[[str], bool], continued: str | None
         SupersededError: `seal` returned False.
     """
     run_id = continued or _create(header)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory, heartbeat.heartbeat(run_id):
-        recorder = Recorder(run_id, Path(directory))
+    with temporary.directory() as directory, heartbeat.heartbeat(run_id, held=not continued) as ownership:
+        # In a distributed launch only the seal is refused: the other ranks would not know why this one stops.
+        recorder = Recorder(run_id, Path(directory), ownership=ownership if launch.size() == 1 else None)
         try:
             if continued:
                 _reopen(continued, header, recorder)
+                ownership.held = True
             yield recorder
             recorder.send()
             if not seal(run_id):
@@ -207,7 +232,7 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
     """
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
-    heartbeat.cleanup_once()
+    orphans.cleanup_once()
     with recording(Header(name, {"w2s.stage": stage}, params, note), seal=lambda run_id: True) as recorder:
         yield recorder
 
@@ -240,23 +265,28 @@ def _origin() -> dict[str, str]:
 
 def _tags(header: Header) -> dict[str, str]:
     family = {MLFLOW_PARENT_RUN_ID: parent_id} if (parent_id := current_parent()) else {}
-    tags = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: header.name}
+    tags = {"w2s.version": __version__, MLFLOW_RUN_NOTE: header.note, MLFLOW_RUN_NAME: names.run(header.name)}
     tags |= {PROCESSES: str(launch.size())} if launch.size() > 1 else {}
-    return _origin() | tags | dict(header.tags) | family | heartbeat.owner_tags()
+    merged = _origin() | tags | dict(header.tags) | family | heartbeat.owner_tags()
+    return {name: names.plain(value) for name, value in merged.items()}
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(name, names.plain(value)) for name, value in tags.items()]
 
 
 def _params(values: Mapping[str, Any]) -> list[Param]:
-    return [Param(key, str(value)[:PARAM_LIMIT]) for key, value in values.items()]
+    return [Param(key, names.plain(value)[:PARAM_LIMIT]) for key, value in values.items()]
 
 
 def _create(header: Header) -> str:
-    run = client().create_run(experiment().experiment_id, tags=_tags(header), run_name=header.name)
+    run_id = creation.create_run(names.run(header.name), _tags(header))
     try:
-        client().log_batch(run.info.run_id, params=_params(header.params))
+        client().log_batch(run_id, params=_params(header.params))
     except BaseException as error:
-        _end(run.info.run_id, error)
+        _end(run_id, error)
         raise
-    return str(run.info.run_id)
+    return run_id
 
 
 def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
@@ -278,15 +308,17 @@ def _reopen(run_id: str, header: Header, recorder: Recorder) -> None:
 
 def _finish(run_id: str) -> None:
     checkpoint.clear(scratch.cache_path(run_id))
-    client().set_terminated(run_id, "FINISHED")
+    ending.finish(run_id)
 
 
 def _close_failed(recorder: Recorder, error: BaseException) -> None:
+    if recorder.is_lost():  # the run belongs to another process: write nothing more into it
+        return
     if isinstance(error, SupersededError):
         checkpoint.clear(scratch.cache_path(recorder.run_id))
     if not _is_stop(error):  # a stopped run can resume: its unsent metrics are in the checkpoint or are computed again
         with contextlib.suppress(Exception):  # the failure may be that the server does not answer
-            recorder.flush([RunTag(name, value) for name, value in recorder.tags.items()])
+            recorder.flush(_run_tags(recorder.tags))
     _end(recorder.run_id, error)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,8 +10,9 @@ from pathlib import Path
 from mlflow.entities import Metric, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from w2s_mlflow.local import temporary
 from w2s_mlflow.records import canonical_json
-from w2s_mlflow.tracking import followers, recorder, session
+from w2s_mlflow.tracking import claims, ending, followers, names, recorder, session
 from w2s_mlflow.tracking.backend.server import client
 from w2s_mlflow.tracking.results import ARTIFACTS, Result, digests_of, get
 
@@ -38,16 +38,18 @@ def attach(result: Result, name: str, report: Report) -> Result:
         name: name of the report; an existing report of that name is replaced.
     """
     now = int(time.time() * 1000)
-    with tempfile.TemporaryDirectory(prefix="w2s-") as directory:
+    with temporary.directory() as directory:
         report.stage(Path(directory))
         tags = {**_note(result, report), **report.tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
         recorder.upload(result.run_id, directory)
+    # A process that was killed after this request and before its tags has logged some of the metrics already.
+    new = {key: value for key, value in report.metrics.items() if result.metrics.get(key) != value}
     client().log_batch(
         result.run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in report.metrics.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
+        metrics=[Metric(names.metric(key), value, now, 0) for key, value in new.items()],
+        tags=[RunTag(key, names.plain(value)) for key, value in tags.items()],
     )
-    client().set_terminated(result.run_id, "FINISHED")  # the new end time tells run_cache.py that the run changed
+    ending.finish(result.run_id)  # the new end time tells run_cache.py that the run changed
     return replace(result, metrics={**result.metrics, **report.metrics}, tags={**result.tags, **tags})
 
 
@@ -62,6 +64,9 @@ def attach_once(
 ) -> Result:
     """Add a report to a finished run unless the run already has it. Return the run; when planning, return it unchanged.
 
+    Only one process at a time adds a report to a run (claims.turn). So what a report reads of ground truth is read once, and
+    the counts of two reports of a run add up.
+
     Args:
         name: name of the report. If `has_report` returns False, an existing report of that name is replaced.
         build: function that builds the report from the latest state of the run. It is called on the leader only.
@@ -73,9 +78,10 @@ def attach_once(
         return result
 
     def add() -> Result:
-        latest = replace(get(result.run_id), reused=result.reused)
-        if has(latest):  # another process that uses this run has added the report in the meantime
-            return latest
-        return attach(latest, name, build(latest))
+        with claims.turn(f"reports of {result.run_id}"):
+            latest = replace(get(result.run_id), reused=result.reused)
+            if has(latest):  # another process that uses this run has added the report in the meantime
+                return latest
+            return attach(latest, name, build(latest))
 
     return followers.leader_only(result, add)

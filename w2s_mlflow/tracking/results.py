@@ -19,7 +19,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from w2s_mlflow.exceptions import ConfigError, must
+from w2s_mlflow.local import temporary
 from w2s_mlflow.records import Predictions, SoftLabels, read_gold, read_predictions
+from w2s_mlflow.tracking import names
 from w2s_mlflow.tracking.backend.server import client, experiment, sentence
 
 PAGE = 1000
@@ -209,7 +211,7 @@ def find(run: str, option: str = "RUN") -> Result:
     For a run that was created by `mlflow run`, return the run that holds its result.
 
     Args:
-        option: the option that names the run, for error messages.
+        option: name of the option with which the user named the run, for the error message.
 
     Raises:
         ConfigError: there is no run with this id, and none with this name in the current experiment.
@@ -217,12 +219,13 @@ def find(run: str, option: str = "RUN") -> Result:
     try:
         match = get(run)
     except MlflowException:
-        clause = "attributes.run_name = '{}'".format(run.replace("'", ""))
-        named = client().search_runs([experiment().experiment_id], clause, max_results=1)
+        name = names.run(run)
+        similar = pages(names.like("attributes.run_name", name), [experiment().experiment_id])
+        named = [other for other in similar if other.info.run_name == name]
         if not named:
-            name = experiment().name
-            raise ConfigError(f"{option} must be the id or the name of a run of experiment {name!r}, got {run!r}") from None
-        match = result(named[0], reused=True)
+            rule = f"the id or the name of a run of experiment {experiment().name!r}"
+            raise must(option, rule, repr(run)) from None
+        match = result(named[-1], reused=True)
     target = match.tags.get("w2s.result_run_id")
     return get(target) if target else match
 
@@ -259,4 +262,4 @@ def _local(repository: ArtifactRepository, run_id: str, path: str) -> Path:
 
 @functools.cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="w2s-artifacts-", ignore_cleanup_errors=True)
+    return temporary.directory()

@@ -9,7 +9,6 @@ run are seen only by an analysis with a filter, which does not use the cache.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -22,7 +21,7 @@ from urllib.request import url2pathname
 
 from mlflow.entities import Run, ViewType
 
-from w2s_mlflow.local import scratch
+from w2s_mlflow.local import kept, scratch
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.backend.server import where
 from w2s_mlflow.tracking.results import Result
@@ -75,7 +74,7 @@ def _counts(run: Run) -> bool:
 
 def _file(experiment_id: str) -> Path:
     name = hashlib.sha256(f"{where()}\n{experiment_id}".encode()).hexdigest()[:32]
-    return scratch.cache_path("index") / f"{name}.parquet"
+    return scratch.cache_path("index") / f"{name}.runs"
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -90,26 +89,18 @@ def _result(row: dict[str, Any]) -> Result:
 
 
 def _read(file: Path) -> _Known:
-    """Read the cache file; return an empty cache if it is missing or corrupt."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException):
+    """Read the cache file; return an empty cache if it is missing or damaged."""
+    if (tables := kept.read_tables(file, 1)) is None:
         return _Known()
-    metadata = json.loads((table.schema.metadata or {}).get(b"known", b"{}"))
-    return _Known(
-        {row["run_id"]: row for row in table.to_pylist()}, frozenset(metadata.get("deleted", ())), metadata.get("since", 0)
-    )
+    metadata = json.loads(tables[0].schema.metadata[b"known"])
+    rows = {row["run_id"]: row for row in tables[0].to_pylist()}
+    return _Known(rows, frozenset(metadata["deleted"]), metadata["since"])
 
 
 def _write(file: Path, cache: _Known) -> None:
-    """Write the cache file atomically; ignore file errors such as a full disk, because the cache only saves time."""
+    """Write the cache file, with a digest of its content."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     metadata = json.dumps({"deleted": sorted(cache.deleted), "since": cache.since})
     table = pa.Table.from_pylist(list(cache.rows.values())).replace_schema_metadata({"known": metadata})
-    with contextlib.suppress(OSError), scratch.replacing(file) as partial:
-        pq.write_table(table, partial)
+    kept.write_tables(file, [table])

@@ -29,6 +29,8 @@ class Session:
     """Whether to wait for a result that another process is making. If False, BusyError is raised instead."""
     progress: Callable[[str], None] = LOG.info
     """Callback for progress messages while waiting."""
+    before_making: tuple[Callable[[], None], ...] = ()
+    """Checks that must pass before a result is made. They are not called for results that are reused."""
     parent: str | None = None
     """Id of the parent run of new runs. If None, the run created by `mlflow run` is the parent, if there is one."""
 

@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from w2s_mlflow.exceptions import ConfigError
+from w2s_mlflow.tracking import source_modules
 from w2s_mlflow.tracking.source_modules import ALL, NAME, Definition, module_named, resolve
 from w2s_mlflow.tracking.source_syntax import Writer
 
 NEUTRAL = (
     *("config", "validation", "exceptions", "registry", "local", "tracking", "search", "analysis", "cli"),
-    *("training.checkpoint", "pipeline.options", "pipeline.runs", "pipeline.scoring"),
+    *("training.checkpoint", "pipeline.options", "pipeline.runs", "pipeline.scoring", "pipeline.fit_check"),
 )
 """Modules and packages of w2s_mlflow that do not affect results. If a definition refers to a name in one of them, its digest
 covers this name but not the definition itself."""
@@ -83,10 +85,28 @@ def _root(root: str) -> Definition:
     return definition
 
 
+def check_unchanged() -> None:
+    """Check that the source code on disk is still that of this process, whose digests its results carry.
+
+    Python imports modules when they are first needed, so a process would mix old code with edited code.
+
+    Raises:
+        ConfigError: a source file has changed.
+    """
+    changed = source_modules.changed_file(source_modules.PACKAGE)
+    if changed is not None:
+        name = changed.relative_to(source_modules.PACKAGE.parent)
+        raise ConfigError(
+            f"the source code {name} changed while it was in use, so later results would not come from the code that their "
+            "fingerprint names: start the command again (finished results are reused)"
+        )
+
+
 def clear() -> None:
     """Clear the caches. This is necessary after source files have changed."""
     for cached in (_digests, module_named, _tree):
         cached.cache_clear()
+    source_modules.forget()
 
 
 @dataclass(frozen=True)

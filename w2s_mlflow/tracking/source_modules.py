@@ -8,9 +8,10 @@ This module needs only the standard library, so that any version of Python can c
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -40,17 +41,63 @@ class Module:
 @functools.cache
 def module_named(name: str) -> Module:
     """Parse a module of w2s_mlflow. Raises KeyError if the module does not exist."""
-    path = file_of(name)
-    if not path.exists():
+    content = snapshot(PACKAGE).get(file_of(name))
+    if content is None:
         raise KeyError(f"{NAME} has no module {name}")
     module = Module({}, {})
-    for statement in ast.parse(path.read_bytes()).body:
+    for statement in ast.parse(content).body:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             module.imports.update(imported(statement))
         elif not _for_types(statement) and not is_text(statement):
             for bound in bound_names([statement]) or {""}:
                 module.statements.setdefault(bound, []).append(statement)
     return module
+
+
+Snapshot = Mapping[Path, bytes]
+"""Content of each source file, by path."""
+_snapshots: dict[Path, Snapshot] = {}
+"""The snapshot of each package directory. There is one directory, except in tests."""
+
+
+def snapshot(package: Path) -> Snapshot:
+    """Return the source files of the package as they were when this process, or the one that started it, first asked for them.
+
+    All digests are computed from one snapshot, so a file that is edited later does not change them.
+    """
+    if package not in _snapshots:
+        _snapshots[package] = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
+    return _snapshots[package]
+
+
+def adopt(taken: Snapshot) -> None:
+    """Use the snapshot of the process that started this one."""
+    _snapshots[PACKAGE] = taken
+
+
+def forget() -> None:
+    """Forget the snapshots, so that files are read again."""
+    _snapshots.clear()
+
+
+def changed_file(package: Path) -> Path | None:
+    """Return a source file that differs from the snapshot, or None. Comments and layout do not count."""
+    before = snapshot(package)
+    for path in sorted({*before, *package.rglob("*.py")}):
+        with contextlib.suppress(FileNotFoundError):
+            now = path.read_bytes()
+            if path in before and (now == before[path] or _parsed(now) == _parsed(before[path])):
+                continue
+        return path
+    return None
+
+
+def _parsed(content: bytes) -> str:
+    """Return the syntax tree of a file, or the text of one that is being edited and cannot be parsed."""
+    try:
+        return ast.dump(ast.parse(content))
+    except (SyntaxError, ValueError):
+        return repr(content)
 
 
 def file_of(name: str) -> Path:

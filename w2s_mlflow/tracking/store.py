@@ -18,7 +18,7 @@ from mlflow.entities import Run, RunTag
 from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.local import scratch
-from w2s_mlflow.tracking import claims, followers, heartbeat, results, session
+from w2s_mlflow.tracking import claims, ending, followers, heartbeat, orphans, results, session
 from w2s_mlflow.tracking.backend.server import client
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
@@ -80,7 +80,7 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
         return plan.add(request.name, request.parts, request.identity, flat(request.config), runs)
     if not launch.is_leader():
         return followers.follow(request.parts, make)
-    heartbeat.cleanup_once()
+    orphans.cleanup_once()
     search = _RunSearch(request.parts.digest())
     while True:
         outcome = search.step()
@@ -231,7 +231,7 @@ def _finish(run: Run) -> bool:
     sealed = claims.Claim(tags[FINGERPRINT], int(tags[ATTEMPT])).seal(run.info.run_id)
     if sealed:
         checkpoint.clear(scratch.cache_path(run.info.run_id))
-        client().set_terminated(run.info.run_id, "FINISHED")
+        ending.finish(run.info.run_id)
     return sealed
 
 
@@ -245,7 +245,8 @@ def _select_resumable(runs: list[Run]) -> Run | None:
     """Return the unfinished run to resume, or None if no run can be resumed. Mark the other RUNNING runs as KILLED.
 
     A run can be resumed if it has a checkpoint on this machine and its owner has ended. If the owner may only be suspended, on
-    this machine or another one, the run is not resumed, because two processes could then write to it.
+    this machine or another one, the run is not resumed, because two processes could then write to it. Instead it loses its
+    owner, who then stops (heartbeat.py).
     """
     continued = None
     for run in runs:
@@ -256,6 +257,8 @@ def _select_resumable(runs: list[Run]) -> Run | None:
         if continued is None and over and checkpoint.exists(scratch.cache_path(run.info.run_id)):
             continued = run
             continue
+        if owner:
+            client().set_tag(run.info.run_id, heartbeat.WORKER, "")
         if run.info.status == "RUNNING":
             client().set_terminated(run.info.run_id, "KILLED")
         if over:

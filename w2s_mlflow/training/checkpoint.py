@@ -138,7 +138,7 @@ def save(checkpoint: Checkpoint, step: int, epoch: int, state: Mapping[str, Any]
     file = directory / f"step-{step}-epoch-{epoch}.safetensors"
     content = {"step": step, "notes": checkpoint.notes(), "state": state, "file": file.name}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        scratch.make_directory(directory)
         _write_tensors(file, tensors)
         _write_state(directory, {**content, "sha256": _file_digest(file)})
     except OSError as error:

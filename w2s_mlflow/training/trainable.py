@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from w2s_mlflow.exceptions import must
+from w2s_mlflow.exceptions import ModelError, first_line, must
 from w2s_mlflow.modeling.heads import Head
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def learning(head: Head, *, lora: int | None, freeze: str | None, gradient_check
 
     Raises:
         ConfigError: the model does not support gradient checkpointing.
+        ModelError: PEFT has no adapters for the model's layers.
     """
     adapters = _adapters(head, lora) if lora else None
     if freeze == "backbone":
@@ -67,7 +68,10 @@ def _adapters(head: Head, rank: int) -> LoraModel:
     backbone: Any = head.model.base_model
     transposed = any(isinstance(module, Conv1D) for module in backbone.modules())  # GPT-2 uses Conv1D instead of Linear
     settings = LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules="all-linear", fan_in_fan_out=transposed)
-    return LoraModel(backbone, settings, "default")
+    try:
+        return LoraModel(backbone, settings, "default")
+    except ValueError as error:  # for instance, PEFT has no adapters for the layers of Mamba
+        raise ModelError(f"--lora cannot be used with {type(backbone).__name__}: {first_line(error)}") from error
 
 
 def _enable_gradient_checkpointing(head: Head) -> None:

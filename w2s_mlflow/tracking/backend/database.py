@@ -23,8 +23,8 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.store.tracking.dbmodels import initial_models
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from w2s_mlflow.display import masked
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.preflight import TIMEOUT, check_new_artifacts, lost_run, unwritable
 
 PATIENCE = 20

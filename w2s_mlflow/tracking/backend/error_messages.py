@@ -14,6 +14,7 @@ import mlflow
 import requests
 from mlflow.exceptions import MlflowException
 
+from w2s_mlflow.display import masked, printable, redacted
 from w2s_mlflow.exceptions import ConfigError
 
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -55,15 +56,9 @@ def sentence(error: BaseException) -> str:
     return _without_passwords(text.splitlines()[0])[:200] if text else type(error).__name__
 
 
-def masked(uri: str) -> str:
-    """Return a URI for display, without passwords, even if a password contains special characters that are not escaped."""
-    text = re.sub(r"(://[^/:@]*):.*@", r"\1:***@", uri, flags=re.DOTALL)
-    return re.sub(r"([?&]\w*(?:pass|secret|token|key)\w*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
-
-
 def _without_passwords(text: str) -> str:
     uri = mlflow.get_tracking_uri()
-    return re.sub(r"\w+://\S+", lambda match: masked(match[0]), text.replace(uri, masked(uri)))
+    return printable(redacted(text.replace(uri, masked(uri))))
 
 
 def _party(error: requests.RequestException) -> str:

@@ -20,11 +20,12 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from w2s_mlflow import __version__
+from w2s_mlflow.display import has_raw_password, masked
 from w2s_mlflow.exceptions import ConfigError, unknown
 from w2s_mlflow.tracking.backend import preflight
 from w2s_mlflow.tracking.backend.error_messages import failure as failure
-from w2s_mlflow.tracking.backend.error_messages import masked
 from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
+from w2s_mlflow.tracking.names import split as split_names
 
 SCHEMA_VERSION = 1
 """Version of the format of an experiment's runs and tags. Increment it when older releases can no longer read new runs."""
@@ -79,13 +80,15 @@ def experiment() -> Experiment:
 def experiment_ids(names: str) -> list[str]:
     """Return the ids of the experiments in a comma-separated list of names; an empty list means the current experiment.
 
+    The name of an existing experiment may contain commas.
+
     Raises:
         ConfigError: an experiment does not exist.
     """
-    requested = [name.strip() for name in names.split(",") if name.strip()]
-    if not requested:
+    if not names.strip(", "):
         return [experiment().experiment_id]
     id_by_name = {exp.name: exp.experiment_id for exp in client().search_experiments()}
+    requested = split_names(names, id_by_name)
     if missing := [name for name in requested if name not in id_by_name]:
         raise unknown("--experiments", missing[0], id_by_name)
     return [id_by_name[name] for name in requested]
@@ -140,6 +143,11 @@ def mark(experiment_id: str, key: str, value: str) -> None:
 
 def _prepare(uri: str) -> None:
     """Check that `uri` is usable before MLflow uses it. If it is an empty database, create MLflow's tables."""
+    if has_raw_password(uri):  # libraries would take a part of the password for the host, and print it
+        raise ConfigError(
+            "its user or password contains `/`, `?`, `#` or `@`: write these characters in percent-encoding, as %2F, %3F, %23 "
+            "and %40"
+        )
     if preflight.scheme(uri) in DATABASE_ENGINES:
         from w2s_mlflow.tracking.backend import database  # this import loads SQLAlchemy, which an HTTP server does not need
 
