@@ -60,6 +60,8 @@ RULE_TREES = Stream("rule/trees")
 """Random state of the boosted trees among the searched rules."""
 RANDOM_EVIDENCE = Stream("errors/random-evidence")
 """Random scores of tokens. The stage `errors` uses them as a control for the evidence."""
+PROBE_FOLDS = Stream("probe/folds")
+"""Folds of the cross-validation that chooses the L2 penalty of a probe."""
 SHUFFLED_LABELS = Stream("probe/shuffled-labels")
 """Order of the shuffled labels on which control probes are fitted."""
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from tests import trunks
 from tests.conftest import SMALL, runs
@@ -66,14 +64,6 @@ def test_of_a_comparison_it_is_the_difference_of_its_responses() -> None:
     found = inference.layers(head, heads.encode_responses(head.reader, [pair, swapped]), "last")
     np.testing.assert_allclose(found[0], -found[1], atol=1e-6)
     assert np.abs(found[0]).max() > 0
-
-
-def test_a_probe_is_scikit_learns_on_standardised_activations() -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(80, 5)) * 7 + 3, rng.integers(2, size=80)
-    scaler = StandardScaler().fit(x)
-    plain = LogisticRegression(max_iter=1000).fit(scaler.transform(x), y)
-    assert (probe.fitted(x.astype(np.float32), y).predict(x) == plain.predict(scaler.transform(x))).mean() > 0.98
 
 
 def test_the_layer_is_chosen_without_the_test_rows() -> None:

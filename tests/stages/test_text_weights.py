@@ -64,6 +64,6 @@ def test_two_seeds_of_a_frozen_student_on_real_weights_are_made_once(experiment:
     assert len(made) == 4
     for run in made:
         assert run.data.metrics["test/accuracy"] > 0.8, "sentiment of plain sentences"
-        assert run.data.params["layer"] == "6" and run.data.params["freeze"] == "backbone"
+        assert run.data.metrics["model/layer"] == 6 and run.data.params["freeze"] == "backbone"
     sweep.run(config)
     assert len([run for run in runs() if run.data.tags.get("w2s.stage") == "student"]) == 4

@@ -95,7 +95,8 @@ class FrozenModel:
         norm = float(self.classifier.weight_KD.norm())
         final = float(value(logits_NC, torch.from_numpy(labels_NC), 1.0))
         metrics = {"train/loss": final, "train/l2": l2, "train/weight_norm": norm}
-        recorder.metrics(metrics | {"model/parameters": self._context.model.parameters})
+        metrics |= {"model/layer": self._context.options.feature_layer(), "model/parameters": self._context.model.parameters}
+        recorder.metrics(metrics)
 
     def features(self, examples: Sequence[Example]) -> Floats:
         """Return the features of examples, (N, 1, D), or (N, 2, D) with one vector per response for the head `reward`."""
@@ -104,8 +105,8 @@ class FrozenModel:
         options = self._context.options
         weights = models.revision(self._context.model) if self._pretrained else f"random {options.seed}"
         started = hashlib.sha256(self._start.read_bytes()).hexdigest() if self._start else ""
-        key = [self._context.model.name if not self._pretrained else "", weights, started, options.layer, options.pooling]
-        key += [options.head == "reward", options.max_length]
+        key = ["" if self._pretrained else self._context.model.name, weights, started]
+        key += [options.feature_layer(), options.pooling, options.head == "reward", options.max_length]
         return frozen_heads.features(self._backbone, examples, self._prompt, key, str(options.dtype))
 
     def predictions(self, examples: Sequence[Example]) -> Predictions:
@@ -172,7 +173,6 @@ class FrozenModel:
         from w2s_mlflow.training import loop
 
         options = self._context.options
-        assert options.layer is not None
         loop.seed_everything(options.seed)
         loop.use_threads(self._context.model.parameters)
         model, tokenizer = models.load(self._context.model, pretrained=self._pretrained)
@@ -181,7 +181,7 @@ class FrozenModel:
         classes = self._context.task.classes
         task = options.task if self._prompt else None
         head = frozen_heads.build(
-            str(options.head), model, tokenizer, classes, options.pooling, options.max_length, options.layer, task
+            str(options.head), model, tokenizer, classes, options.pooling, options.max_length, options.feature_layer(), task
         )
         loop.to_device(head)
         return head

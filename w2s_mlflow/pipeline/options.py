@@ -192,14 +192,24 @@ class Training(EvalConfig, TaskOptions, OneModel):
         return replace(super().resolved(), **values)
 
     def _resolved_layer(self) -> int | None:
-        """Return the layer that the features come from, or None without --freeze. Raises ConfigError if the model lacks it."""
-        if self.freeze is None:
+        """Return --layer, or None if it names the default layer, so that both make the same run.
+
+        Raises:
+            ConfigError: the model lacks the layer.
+        """
+        if self.layer is None:
             return None
-        spec = self.spec()
-        layers = models.layers(spec)
-        if self.layer is not None and self.layer > layers:
-            raise must("layer", f"in [1, {layers}], the layers of {spec.name}", self.layer)
-        return self.layer or (max(1, round(DEPTH * layers)) if spec.pooling == "last" else layers)
+        if self.layer > (layers := models.layers(self.spec())):
+            raise must("layer", f"in [1, {layers}], the layers of {self.spec().name}", self.layer)
+        return None if self.layer == self._default_layer() else self.layer
+
+    def feature_layer(self) -> int:
+        """Return the layer that the features come from with --freeze backbone."""
+        return self.layer or self._default_layer()
+
+    def _default_layer(self) -> int:
+        layers = models.layers(self.spec())
+        return max(1, round(DEPTH * layers)) if self.spec().pooling == "last" else layers
 
     def _resolved_dtype(self) -> str:
         if self.dtype != "auto":

@@ -2,8 +2,9 @@
 
 The pretrained strong model and the student process the same examples. The activations of every layer are pooled over tokens in
 the same way as for the model's head. A concept is the ground truth of a task. For each concept and layer, a logistic regression
-is fitted on `supervision` and scored on `test`; the layer is chosen on the validation slice of `supervision`. The control is a
-second probe, which is fitted on shuffled labels. Selectivity is the accuracy of a probe minus that of its control (Hewitt
+(modeling/logistic.py) is fitted on `supervision` and scored on `test`; its penalty is chosen by cross-validation on the rows
+that it is fitted on, and the layer on the validation slice of `supervision`. The control is a second probe, with the same
+penalty, which is fitted on shuffled labels. Selectivity is the accuracy of a probe minus that of its control (Hewitt
 & Liang 2019).
 
 Metrics, each named `probe/<concept>/<name>`: `before` and `after`, the test accuracy at the chosen layer before and after
@@ -37,15 +38,14 @@ from w2s_mlflow.stages import student
 
 if TYPE_CHECKING:
     from w2s_mlflow.modeling.heads import Head
+    from w2s_mlflow.modeling.logistic import Classifier
     from w2s_mlflow.tracking.fingerprint import FingerprintParts
     from w2s_mlflow.tracking.recorder import Recorder
     from w2s_mlflow.tracking.results import Result
 
-VERSION = 2
+VERSION = 3
 BEFORE, AFTER = "before", "after"
 COLUMNS = ("concept", "model", "layer", "chosen", "accuracy", "accuracy_low", "accuracy_high", "control", "selectivity", "rows")
-ITERATIONS = 1000
-"""Maximum number of L-BFGS steps per probe."""
 
 
 @checked_dataclass
@@ -187,22 +187,29 @@ def _activations(
 
 def _probes(activations_NLD: Floats, concept: gold.Concept, seed: int) -> Iterator[Probe]:
     """Fit and score one probe per layer, and yield the probes from the first layer to the last."""
-    fit, choose, test = concept.parts(activations_NLD)
+    from w2s_mlflow.modeling import logistic
+    from w2s_mlflow.training import loop
+
+    loop.use_threads(0)  # the probes are small, and must not depend on the number of threads
+    groups = [example.group for example in concept.examples[: len(concept.fit_N)]]
     shuffled_N = streams.generator(seed, streams.SHUFFLED_LABELS).permutation(concept.fit_N)
     for layer in range(activations_NLD.shape[1]):
-        probe = fitted(fit[:, layer], concept.fit_N)
-        control = fitted(fit[:, layer], shuffled_N).score(test[:, layer], concept.test_N)
-        correct_N = np.asarray(probe.predict(test[:, layer]) == concept.test_N, dtype=np.float32)
-        yield Probe(layer, correct_N, float(probe.score(choose[:, layer], concept.choose_N)), float(control))
+        parts = concept.parts(activations_NLD[:, layer])
+        fit_ND, choose_ND, test_ND = map(logistic.Standardisation.of(parts[0]), parts)
+        folds = streams.generator(seed, streams.PROBE_FOLDS)
+        l2 = logistic.choose_l2(fit_ND, concept.fit_N, groups, concept.task.classes, folds)
+        probe, control = (
+            logistic.fit(fit_ND, np.eye(concept.task.classes, dtype=np.float32)[labels_N], l2)
+            for labels_N in (concept.fit_N, shuffled_N)
+        )
+        chosen_by = _correct(probe, choose_ND, concept.choose_N).mean()
+        correct_N = _correct(probe, test_ND, concept.test_N)
+        yield Probe(layer, correct_N, float(chosen_by), float(_correct(control, test_ND, concept.test_N).mean()))
 
 
-def fitted(activations_ND: Floats, labels_N: Ints) -> Any:
-    """Fit a logistic regression on standardised activations, with scikit-learn's default penalty."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS)).fit(activations_ND, labels_N)
+def _correct(probe: Classifier, features_ND: Floats, labels_N: Ints) -> Floats:
+    """Return 1 for each row that the probe classifies correctly, else 0."""
+    return np.asarray(probe.probabilities(features_ND).argmax(axis=1) == labels_N, dtype=np.float32)
 
 
 def best(probes: Sequence[Probe]) -> Probe:

@@ -28,8 +28,8 @@ COLUMNS += [f"{name}{part}" for name in ("cost", "change") for part in ("", "_lo
 WEAK, NOISE = "weak", "matched_noise"
 """Values of `--labels` of the compared students. The second is also the method of the plain student of noise."""
 PLAIN = "baseline"
-RATES = ("learning_rate", "batch_size")
-"""Options in which a student and the plain student of noise must agree."""
+TRAINING = ("weights", "layer", "l2", "learning_rate", "batch_size")
+"""Options in which a student and the plain student of noise must agree: what is trained, and at which rate."""
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -51,9 +51,9 @@ def _compared(cells: list[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.Data
 
 
 def _comparable(student: pd.DataFrame, noise: pd.DataFrame) -> bool:
-    """Return whether the noise's student is the plain one with the same rates, or differs from the student in labels alone."""
+    """Return whether the noise's student is the plain one with equal TRAINING, or differs from the student in labels alone."""
     of_student, of_noise = _settings(student), _settings(noise)
-    if _method(noise) == NOISE and all(of_student.get(name) == of_noise.get(name) for name in RATES):
+    if _method(noise) == NOISE and all(of_student.get(name) == of_noise.get(name) for name in TRAINING):
         return True
     return {**of_student, "labels": NOISE} == of_noise
 
@@ -72,11 +72,11 @@ def _row(student: pd.DataFrame, noise: pd.DataFrame, cells: list[pd.DataFrame]) 
 
 
 def _plain(student: pd.DataFrame, cells: list[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Return the plain students of noise and of weak labels with the student's rates; None if the student is plain."""
+    """Return the plain students of noise and of weak labels with the student's TRAINING; None if the student is plain."""
     if _method(student) == PLAIN:
         return None
     for plain, noise in _compared(cells):
-        same = all(_settings(plain).get(name) == _settings(student).get(name) for name in RATES)
+        same = all(_settings(plain).get(name) == _settings(student).get(name) for name in TRAINING)
         if same and _method(plain) == PLAIN and _method(noise) == NOISE:
             return noise, plain
     return None
