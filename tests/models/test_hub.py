@@ -553,6 +553,32 @@ def test_the_hub_is_asked_for_the_commit_and_only_for_what_is_needed(cache: Path
     assert asked["revision"] == COMMIT and not [name for name in asked["allow_patterns"] if "bin" in name]
 
 
+def test_what_is_to_be_downloaded_is_counted_without_downloading(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def files(source: str, **given: Any) -> list[huggingface_hub.DryRunFileInfo]:
+        asked.update(given, source=source)
+        return [
+            huggingface_hub.DryRunFileInfo(COMMIT, size, f"{size}.json", "", is_cached=not missing, will_download=missing)
+            for size, missing in ((5, True), (7, False), (11, True))
+        ]
+
+    spec = find("owner/gpt2")
+    assert models.bytes_to_download(spec) == 0, "everything is in the cache"
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", files)
+    assert models.bytes_to_download(spec) == 16
+    assert (asked["source"], asked["revision"], asked["dry_run"]) == ("owner/gpt2", COMMIT, True)
+    assert models.bytes_to_download(models.find("chess-27k", "weak")) == 0
+
+
+def test_the_number_of_parameters_needs_no_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = _loading.size(find("owner/gpt2"))
+    _loading.size.cache_clear()
+    (cache / "snapshots" / COMMIT / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr(_loading, "_download", lambda *_: pytest.fail("downloaded"))
+    assert _loading.size(find("owner/gpt2")) == expected
+
+
 # --- the ladders ------------------------------------------------------------------------------------------------------
 
 

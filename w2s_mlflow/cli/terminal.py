@@ -77,6 +77,9 @@ def show_plan(plan: Plan) -> None:
             _line(f"{_words(state):14s} {_duration(_sum(seconds)):>9s}  {len(seconds)} x {stage}")
     reused, trained, running = (plan.count(state) for state in (planning.REUSED, planning.TRAINED, planning.RUNNING))
     unknown = f", and {plan.unknown()} without an estimate" if plan.unknown() else ""
+    if size := sum(plan.downloads.values()):
+        models = " and ".join(name.rstrip("@") for name, count in plan.downloads.items() if count)
+        _line(f"{size / 1e6:,.0f} MB of weights to be downloaded: {models}")
     _line(
         f"{reused} reused, {trained} to be trained, {running} being trained by other processes; "
         f"about {_duration(plan.seconds())}{unknown}. Nothing was started."

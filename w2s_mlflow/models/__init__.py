@@ -159,5 +159,14 @@ def layers(spec: ModelSpec) -> int:
     return int(_family(spec).layers(spec))
 
 
+def bytes_to_download(spec: ModelSpec) -> int:
+    """Return the size of the files that `load` would download: 0 for a local model, or one in the hub's cache."""
+    if not spec.source:
+        return 0
+    from w2s_mlflow.models import _loading
+
+    return _loading.bytes_to_download(spec)
+
+
 def _family(spec: ModelSpec) -> ModuleType:
     return registry.plugin("models", spec.family, "--model")

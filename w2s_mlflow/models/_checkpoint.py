@@ -45,6 +45,8 @@ class Checkpoint:
     gguf: str | None
     """Name of the GGUF file in the directory; None if the checkpoint is not a GGUF file."""
     config: Mapping[str, Any]
+    folder: str
+    """Local directory that holds config.json. For a hub repository, the weights may not be there yet."""
 
     @property
     def layers(self) -> int:
@@ -103,7 +105,7 @@ def inspect(source: str, commit: str, option: str, value: str) -> Checkpoint:
     _check_files(files, option, value)
     config = _checked(_read(path / "config.json", option, value), option, value)
     _check_index(path, files, option, value)
-    return Checkpoint(source, None, None, config)
+    return Checkpoint(source, None, None, config, source)
 
 
 def _check_index(directory: Path, files: tuple[str, ...], option: str, value: str) -> None:
@@ -126,7 +128,8 @@ def _inspect_hub(source: str, commit: str, option: str, value: str) -> Checkpoin
     except LookupError as error:
         raise ConfigError(f"{must(option, 'an existing model', value)} ({error})") from None
     _check_files(files, option, value)
-    return Checkpoint(source, sha, None, _checked(_read(folder / "config.json", option, value), option, value))
+    config = _checked(_read(folder / "config.json", option, value), option, value)
+    return Checkpoint(source, sha, None, config, str(folder))
 
 
 @functools.cache
@@ -274,7 +277,7 @@ def _inspect_gguf(path: Path, option: str, value: str) -> Checkpoint:
         raise must(option, "a GGUF file that holds the whole model", f"{value}, which is part {part} of {parts}")
     if "tokens" not in config:
         raise must(option, "a checkpoint with a tokenizer", f"{value}, which has no tokenizer")
-    return Checkpoint(str(path.parent), None, path.name, config)
+    return Checkpoint(str(path.parent), None, path.name, config, str(path.parent))
 
 
 @functools.cache

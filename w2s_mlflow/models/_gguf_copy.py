@@ -46,7 +46,8 @@ def copy_of(checkpoint: Checkpoint) -> Checkpoint:
             rule = "set W2S_SCRATCH to a directory with more room"
             raise ConfigError(f"the copy of {file} cannot be written to {directory}: {first_line(error)} ({rule})") from error
     os.utime(directory)  # the modification time serves as the time of last use
-    return Checkpoint(str(directory), None, None, json.loads((directory / "config.json").read_text(encoding="utf-8")))
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return Checkpoint(str(directory), None, None, config, str(directory))
 
 
 def _is_whole(directory: Path) -> bool:

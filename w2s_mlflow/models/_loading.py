@@ -68,6 +68,22 @@ def layers(spec: ModelSpec) -> int:
     return spec.layers or _inspect(spec).layers
 
 
+def bytes_to_download(spec: ModelSpec) -> int:
+    """Return the size of the files that `load` would download: 0 for a local model, or one in the hub's cache."""
+    checkpoint = _inspect(spec)
+    if checkpoint.commit is None:
+        return 0
+    import huggingface_hub
+
+    try:
+        files = huggingface_hub.snapshot_download(
+            checkpoint.source, revision=checkpoint.commit, allow_patterns=list(NEEDED), dry_run=True
+        )
+    except Exception:  # without the hub, the files in the cache are all that there is
+        return 0
+    return sum(file.file_size or 0 for file in files if file.will_download)
+
+
 @functools.cache
 def size(spec: ModelSpec) -> Size:
     """Return the model's parameter counts, computed on the meta device without allocating the parameters."""
@@ -106,16 +122,14 @@ def _loadable(spec: ModelSpec) -> Checkpoint:
 
 
 def _arguments(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the arguments common to all from_pretrained calls. They allow only local files and no custom code."""
-    return {
-        "pretrained_model_name_or_path": _directory(checkpoint),
-        "local_files_only": True,
-        "trust_remote_code": False,
-    }
+    """Return the arguments common to all from_pretrained calls, after downloading the files of a hub model."""
+    hub_model = checkpoint.commit is not None
+    return _offline(_download(checkpoint.source, str(checkpoint.commit)) if hub_model else checkpoint.source)
 
 
-def _directory(checkpoint: Checkpoint) -> str:
-    return checkpoint.source if checkpoint.commit is None else _download(checkpoint.source, checkpoint.commit)
+def _offline(directory: str) -> dict[str, Any]:
+    """Return arguments that read a directory, with only local files and no custom code."""
+    return {"pretrained_model_name_or_path": directory, "local_files_only": True, "trust_remote_code": False}
 
 
 @functools.cache
@@ -150,7 +164,7 @@ def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
     if layers is not None:
         overrides = {"num_hidden_layers": layers} | _first_entries(checkpoint, layers)
     with _one_line_errors("config.json", checkpoint.source):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(**_arguments(checkpoint), **overrides)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(**_offline(checkpoint.folder), **overrides)
     return config
 
 
@@ -197,8 +211,9 @@ def _read(
 
     options = {"config": config, "dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
     with _one_line_errors("weights", spec.source):
-        _weight_shapes.check(Path(_directory(checkpoint)), spec.source, architecture, config)
-        model, report = architecture.from_pretrained(**_arguments(checkpoint), **options)
+        arguments = _arguments(checkpoint)
+        _weight_shapes.check(Path(arguments["pretrained_model_name_or_path"]), spec.source, architecture, config)
+        model, report = architecture.from_pretrained(**arguments, **options)
     missing: Iterable[str] = report["missing_keys"]
     return model, sorted(missing)
 

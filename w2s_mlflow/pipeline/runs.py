@@ -172,6 +172,8 @@ def produce(
             recorder.metrics({"model/parameters": head.model.num_parameters()})
 
     run = store.produce(request, make_with_data)
+    if (plan := session.current().plan) and not run.run_id:
+        plan.downloads |= {f"{spec.source}@{spec.commit}": models.bytes_to_download(spec) for spec in context.models.values()}
     return _with_model(run, heads[0], make) if vars(config).get("keep_model") == "always" else run
 
 

@@ -36,6 +36,8 @@ class Plan:
     steps: dict[str, Step] = field(default_factory=dict)
     known: Mapping[str, Result] = field(default_factory=dict)
     """Finished results by fingerprint, fetched in advance because looking up many results one by one is slow."""
+    downloads: dict[str, int] = field(default_factory=dict)
+    """Bytes to download for the models of unfinished results, by model."""
     _past: dict[str, list[Result]] = field(default_factory=dict)
     """Finished runs by stage, from which training times are estimated."""
 
@@ -81,7 +83,7 @@ class Plan:
         """Return the plan as a dictionary of JSON-compatible values."""
         counts = {state: self.count(state) for state in (REUSED, TRAINED, RUNNING)}
         steps = [vars(step) | {"fingerprint": fingerprint} for fingerprint, step in self.steps.items()]
-        return counts | {"seconds": round(self.seconds(), 1), "steps": steps}
+        return counts | {"seconds": round(self.seconds(), 1), "downloads": self.downloads, "steps": steps}
 
     def unknown(self) -> int:
         """Return the number of planned trainings whose duration cannot be estimated."""
