@@ -406,7 +406,11 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("rule", {"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches'"),
         ("rule", {"test_size": -1}, r"^--test-size must be at least 1, got -1$"),
         ("sweep", {"sweep": "defualt"}, r"^--sweep must be one of .*default.*, got 'defualt' \(did you mean default\?\)$"),
-        ("sweep", {"sweep": "missing.py"}, r"^--sweep must be the path of an existing file, got 'missing.py'$"),
+        (
+            "sweep",
+            {"sweep": "missing.py"},
+            r"^--sweep must be the name of a shipped sweep or .*, got .missing.py.$",
+        ),
         ("sweep", {"seeds": "0-4"}, r"^--seeds must be a range such as 0..4, or distinct whole numbers .*, got '0-4'$"),
         ("main", {"seeds": "4..0"}, r"^--seeds must be a range .*, got '4..0'$"),
         ("main", {"seeds": "1,1"}, r"^--seeds must be a range .* distinct whole numbers .*, got '1,1'$"),

@@ -50,6 +50,9 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Modu
         in_package = source_modules.file_of
         files = {f"{folder}.{name}": root / folder / f"{name}.py" for folder, (name, _) in EXAMPLES.items()}
         patch.setattr(source_modules, "file_of", lambda name: files.get(name) or in_package(name))
+        added = {path: path.read_bytes() for path in files.values()}
+        shipped = source_modules.snapshot(source_modules.PACKAGE)
+        patch.setitem(source_modules._snapshots, source_modules.PACKAGE, {**shipped, **added})
         _forget()
         try:
             yield {folder: registry.plugin(folder, name, folder) for folder, (name, _) in EXAMPLES.items()}

@@ -37,7 +37,7 @@ LINEAR = "which has no linear layer of its own"
         ({"micro_batch": "few"}, "--micro-batch must be a whole number, got 'few'"),
         ({"lora": "0"}, "--lora must be at least 1, got 0"),
         ({"max_length": "0"}, "--max-length must be at least 1, got 0"),
-        ({"dtype": "bfloat"}, "--dtype must be one of bfloat16, float32, got 'bfloat' (did you mean bfloat16?)"),
+        ({"dtype": "bfloat"}, "--dtype must be one of auto, bfloat16, float32, got 'bfloat' (did you mean bfloat16?)"),
         ({"freeze": "trunc"}, "--freeze must be one of backbone, none, got 'trunc'"),
         ({"pooling": "max"}, "--pooling must be one of auto, first, last, mean, got 'max'"),
         ({"freeze": "backbone", "head": "lm_choice"}, f"--freeze must be none for the head lm_choice, {LINEAR}, got backbone"),

@@ -265,7 +265,9 @@ def test_the_direction_of_a_search_is_that_of_its_metric_by_default(metric: str,
     assert space.load_search("x", module, "", objective).direction == "maximize"
 
 
-def test_every_shipped_file_is_a_grid_or_a_search() -> None:
+def test_every_shipped_file_is_a_grid_or_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, model in {"W2S_TEXT_WEAK": "chess-27k", "W2S_TEXT_STRONG": "chess-43k,chess-60k"}.items():
+        monkeypatch.setenv(variable, model)  # instead of models of the hub
     names = {path.stem for path in sweep_file.FOLDER.glob("*.py")}
     assert {name for name in names if sweep.Config(sweep=name).search()} == set(SEARCHES)
     for name in sorted(names - {*SEARCHES, "paper"}):  # the papers' grid is large, and tested below

@@ -11,7 +11,6 @@ import pytest
 from tests.conftest import SMALL, runs
 from w2s_mlflow.analysis import build
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.search import grid as search_grid
 from w2s_mlflow.stages import analyze, sweep
 from w2s_mlflow.tracking import results
 from w2s_mlflow.tracking.backend import server
@@ -162,12 +161,3 @@ def test_a_wrong_grid_starts_nothing(text: str, message: str, tmp_path: Path, ex
     with pytest.raises(ConfigError, match=message):
         sweep.run(sweep.Config(sweep=str(path)))
     assert runs() == []
-
-
-def test_a_grid_of_this_directory_stands_before_the_project_s(tmp_path: Path, experiment: str) -> None:
-    (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "mine.py").write_text("SETTINGS = [{'method': 'confidence'}]")
-    assert search_grid.settings("mine") == [{"method": "confidence"}]
-    assert len(search_grid.settings("default")) > 1
-    (tmp_path / "sweeps" / "default.py").write_text("SETTINGS = [{'method': 'zero_shot'}]")
-    assert search_grid.settings("default") == [{"method": "zero_shot"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -103,6 +104,7 @@ class OffsetReader(Reader):
         """Copy the settings of `reader`, so that both produce the same token rows."""
         self.__dict__ |= vars(reader)
         self._reader = reader
+        self.tokens = sys.maxsize  # offsets are not looked up in the embedding table
         self.single, self.pair = _unmarked(reader.single), reader.pair and _unmarked(reader.pair)
         self.typed = False
         self._row = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
+import secrets
 import threading
 from concurrent.futures import CancelledError
 
@@ -30,7 +30,7 @@ def seconds(attempt: int, retry_after: str | None) -> float:
         requested = None
     if requested is not None and math.isfinite(requested):
         return min(requested, MAX_WAIT)
-    jitter = random.uniform(0, JITTER)
+    jitter = JITTER * secrets.randbelow(1000) / 1000  # not from a stream: no result depends on it
     return 0.0 if attempt == 0 else min(BACKOFF * 2**attempt + jitter, MAX_WAIT)
 
 

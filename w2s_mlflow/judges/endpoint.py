@@ -131,7 +131,7 @@ def parse(text: str, unsaid: int) -> float | None:
     if match is None or not 50 <= percent <= 100:
         return None
     p = min(percent, SUREST) / 100
-    return math.log(p / (1 - p)) * (1 if match[1] == "A" else -1)
+    return math.log(p / (1 - p)) * (1 if match[1].upper() == "A" else -1)
 
 
 def _verdict(debate: Debate, answers: Sequence[Answer], unsaid: int) -> Verdict:

@@ -161,11 +161,7 @@ def layers(spec: ModelSpec) -> int:
 
 def bytes_to_download(spec: ModelSpec) -> int:
     """Return the size of the files that `load` would download: 0 for a local model, or one in the hub's cache."""
-    if not spec.source:
-        return 0
-    from w2s_mlflow.models import _loading
-
-    return _loading.bytes_to_download(spec)
+    return int(registry.plugin("models", ANY, "--model").bytes_to_download(spec)) if spec.source else 0
 
 
 def _family(spec: ModelSpec) -> ModuleType:

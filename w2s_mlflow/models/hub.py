@@ -15,9 +15,9 @@ from pathlib import Path
 from w2s_mlflow.exceptions import flag, must, unknown
 from w2s_mlflow.models import ANY, ModelSpec, rate_of, tier_of
 from w2s_mlflow.models._checkpoint import inspect
-from w2s_mlflow.models._loading import layers, load, revision, size
+from w2s_mlflow.models._loading import bytes_to_download, layers, load, revision, size
 
-__all__ = ["SPECS", "find", "layers", "load", "revision", "size"]
+__all__ = ["SPECS", "bytes_to_download", "find", "layers", "load", "revision", "size"]
 
 SPECS: tuple[ModelSpec, ...] = ()
 FORMS = ("OWNER/NAME", "DIRECTORY", "FILE.gguf")
