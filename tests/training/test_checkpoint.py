@@ -422,6 +422,7 @@ def killed(directory: Path, checkpoints: int, seed: int) -> None:
     child = os.fork()
     if child == 0:
         try:
+            torch.set_num_threads(1)  # the threads of OpenMP do not outlive a fork, and would be waited for without end
             run(Checkpoint(directory, 1, saved=saved), seed=seed)
         finally:
             os._exit(0)
