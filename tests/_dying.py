@@ -132,8 +132,42 @@ POINTS: dict[str, Callable[[], None]] = {
 }
 
 
-def command(point: str, arguments: list[str], directory: Path, environment: dict[str, str], log: Path) -> None:
-    """Run the command line until it dies; to be called in a process of its own. What it says goes to `log`."""
+class Writes:
+    """Counts what a process writes below some directories and to its database, and dies before the write of a given number.
+
+    A write is a file that is opened for writing, renamed, removed or made a directory, or a commit of the database.
+    """
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self.directory, self.number, self.count = str(directory), number, 0
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Count an event of Python's audit hooks (PEP 578)."""
+        opened = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if (opened or event in ("os.rename", "os.remove", "os.mkdir")) and str(arguments[0]).startswith(self.directory):
+            self.add()
+
+    def add(self, *_: object) -> None:
+        """Count one write, and die before it if it is the one of the given number."""
+        if self.count == self.number:
+            die()
+        self.count += 1
+
+
+def at_write(number: int, directory: Path) -> None:
+    """Die before the write of this number, counted from 0."""
+    import sqlalchemy
+
+    writes = Writes(directory, number)
+    sys.addaudithook(writes)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", writes.add)
+
+
+def command(point: str | int, arguments: list[str], directory: Path, environment: dict[str, str], log: Path) -> None:
+    """Run the command line until it dies at a named point, or before the write of a number.
+
+    To be called in a process of its own. What it says goes to `log`.
+    """
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
@@ -141,5 +175,5 @@ def command(point: str, arguments: list[str], directory: Path, environment: dict
         os.dup2(file.fileno(), sys.stderr.fileno())
     sys.argv = ["w2s_mlflow", *arguments]
     heartbeat.BEAT = 1.0
-    POINTS[point]()
+    at_write(point, directory) if isinstance(point, int) else POINTS[point]()
     app.main()

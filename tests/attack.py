@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests._dying import command
 from tests.local.test_kept import KEPT, plain
+from tests.test_kill import environment, predictions_in, runs_in
 from w2s_mlflow.search.journal import Journal
 
 WRITER = """
@@ -88,6 +93,111 @@ def two_writers(tries: int, directory: Path, chance: random.Random) -> Count:
     return count
 
 
+# --- a whole training -------------------------------------------------------------------------------------------------
+
+SIZES = ["--seed", "0", "--train-size", "100", "--test-size", "80", "--epochs", "2", "--early-stopping", "none"]
+TRAINING = ["student", "--weak", "chess-27k", "--strong", "chess-43k", *SIZES, "--checkpoint-every", "2"]
+"""A supervisor, a ceiling and a student, each with two checkpoints: all that a run writes."""
+NEVER = 10**9
+"""The number of a write that no process reaches."""
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests._dying"])  # seconds of imports, once instead of at every start
+
+
+def run_until(write: int, directory: Path) -> int | None:
+    """Run TRAINING in a directory until it ends or is killed before the write of this number. Return the exit status."""
+    directory.mkdir(exist_ok=True)
+    log = directory.with_suffix(".log")
+    process = CONTEXT.Process(target=command, args=(write, TRAINING, directory, environment(directory), log))
+    process.start()
+    process.join(timeout=300)
+    return process.exitcode
+
+
+def whole_training(directory: Path) -> Path:
+    """Return the directory of a training that nobody disturbed, which is made once."""
+    whole = directory / "whole"
+    if not whole.exists() and (status := run_until(NEVER, whole)):
+        raise RuntimeError(f"the training ended with {status}: {whole.with_suffix('.log').read_text()}")
+    return whole
+
+
+def is_lost(directory: Path, whole: Path) -> bool:
+    """Return whether a finished result is missing or has other bits, or whether a run or a checkpoint was left behind."""
+    expected, found = predictions_in(whole), predictions_in(directory)
+    same = found.keys() == expected.keys() and all((found[key] == expected[key]).all() for key in expected)
+    running = any(run.info.status == "RUNNING" for run in runs_in(directory))
+    return not same or running or any((directory / "scratch").glob("*/*/state.json"))
+
+
+def is_doubled(directory: Path) -> bool:
+    """Return whether two finished runs have one fingerprint."""
+    finished = [run.data.tags.get("w2s.fingerprint") for run in runs_in(directory) if run.info.status == "FINISHED"]
+    return max(Counter(filter(None, finished)).values(), default=0) > 1
+
+
+def kill_between_writes(tries: int, directory: Path, chance: random.Random) -> Count:
+    """A training is killed before a random write, again and again until it ends: its results are those of a calm one."""
+    whole, count, number = whole_training(directory), Count(), 0
+    while count.tried < tries:
+        killed, number = directory / f"between-{number}", number + 1
+        kills = 0
+        while run_until(chance.randint(0, 120), killed) == -signal.SIGKILL and count.tried + kills < tries - 1:
+            kills += 1
+        status = run_until(NEVER, killed)
+        lost, doubled = bool(status) or is_lost(killed, whole), is_doubled(killed)
+        for _ in range(kills):
+            count.add(lost=False)
+        count.add(lost, doubled)
+        if not (lost or doubled):
+            shutil.rmtree(killed)
+    return count
+
+
+def kill_at_any_time(tries: int, directory: Path, chance: random.Random) -> Count:
+    """A training is killed after a random time: started again, it ends with the results of a calm one."""
+    whole, count = whole_training(directory), Count()
+    for number in range(tries):
+        killed = directory / f"any-time-{number}"
+        killed.mkdir()
+        arguments = (NEVER, TRAINING, killed, environment(killed), killed.with_suffix(".log"))
+        process = CONTEXT.Process(target=command, args=arguments)
+        process.start()
+        process.join(timeout=chance.uniform(0.2, 6))
+        process.kill()
+        process.join()
+        status = run_until(NEVER, killed)
+        lost, doubled = bool(status) or is_lost(killed, whole), is_doubled(killed)
+        count.add(lost, doubled)
+        if not (lost or doubled):
+            shutil.rmtree(killed)
+    return count
+
+
+def flipped_byte_of_a_store(tries: int, directory: Path, chance: random.Random) -> Count:
+    """One byte of an artifact or a cached file of a finished training is flipped, and the command is run again.
+
+    The damaged result is made anew, or the damage is of no consequence: the results are those of before.
+    """
+    whole, count, store, before = whole_training(directory), Count(), directory / "flipped", directory / "before"
+    run_until(NEVER, store)
+    shutil.copytree(store, before)
+    files = [path for folder in ("mlruns", "scratch") for path in (store / folder).rglob("*") if path.is_file()]
+    files = sorted(path for path in files if path.stat().st_size)
+    for _ in range(tries):
+        file = chance.choice(files)
+        content = bytearray(file.read_bytes())
+        content[chance.randrange(len(content))] ^= chance.randint(1, 255)
+        file.write_bytes(content)
+        lost = bool(run_until(NEVER, store)) or is_lost(store, whole)
+        count.add(lost)
+        if lost:
+            print(f"lost by a flipped byte in {file}: {store.with_suffix('.log').read_text()}", file=sys.stderr)
+        shutil.rmtree(store)
+        shutil.copytree(before, store)  # to the same place, because the store knows its artifacts by their paths
+    return count
+
+
 def _writer(file: Path, name: str, records: int) -> subprocess.Popen[str]:
     line = [sys.executable, "-c", WRITER, str(file), name, str(records)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
@@ -97,6 +207,9 @@ FAULTS: dict[str, Callable[[int, Path, random.Random], Count]] = {
     "one flipped byte in a kept file": flipped_byte,
     "a kill while a journal is written": kill_while_writing,
     "two writers of one journal": two_writers,
+    "a kill between any two writes of a training": kill_between_writes,
+    "a kill at any time of a training": kill_at_any_time,
+    "one flipped byte in an artifact or cached file": flipped_byte_of_a_store,
 }
 
 

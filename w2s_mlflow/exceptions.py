@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 LARGEST = 1e30
 """Exclusive upper bound of learning rates and temperatures."""
+
+
+ALLOCATION = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|ALLOC_FAILED")
+"""Words of torch for memory that a CPU or a GPU lacks. Torch has a class of errors for GPUs only."""
 
 
 class ConfigError(ValueError):
@@ -23,6 +28,18 @@ class ModelError(FailedTrainingError):
 
 class DivergedError(FailedTrainingError):
     """A loss or a probability is not finite because training diverged."""
+
+
+def memory_error(error: BaseException, task: str) -> FailedTrainingError | None:
+    """Return the error for a computation that ran out of memory, on a CPU or a GPU; None if `error` has another cause.
+
+    Args:
+        task: what ran out of memory, such as "student".
+    """
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and ALLOCATION.search(str(error))):
+        return None
+    advice = "lower --micro-batch or --max-length, set --gradient-checkpointing true, or choose a smaller model"
+    return FailedTrainingError(f"{task} ran out of memory: {advice} ({first_line(error)[:200]})")
 
 
 def must(option: str, rule: str, value: object) -> ConfigError:
@@ -49,6 +66,6 @@ def flag(name: str) -> str:
     return name if name.isupper() or not name.isidentifier() else "--" + name.replace("_", "-")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first non-empty line of an error's message or, if it has none, the name of the error's class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

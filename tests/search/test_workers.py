@@ -70,11 +70,11 @@ def test_a_training_that_comes_to_nothing_leaves_nothing_in_memory(monkeypatch: 
     def run(config: Any) -> Any:
         model = Model()
         models.append(weakref.ref(model))
-        raise OutOfMemoryError("it is full")
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(supervisor, "run", run)
     error = jobs.run_job(Job("supervisor", None), True, lambda text: None)
-    assert isinstance(error, FailedTrainingError) and "supervisor ran out of device memory" in str(error)
+    assert isinstance(error, FailedTrainingError) and "supervisor ran out of memory: lower --micro-batch" in str(error)
     assert models[0]() is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import pkgutil
@@ -99,18 +100,15 @@ def record(frames: Frames, recorder: Recorder) -> None:
 
 def _figures(frames: Frames, recorder: Recorder) -> list[dict[str, str]]:
     """Write the figures, and return the name, SVG and caption of each."""
-    from w2s_mlflow.figures import _interactive, plain_text
+    from w2s_mlflow.figures import _interactive, save
 
     figures = []
     for name in registry.plugins("figures"):
         plugin = registry.plugin("figures", name, "figure")
-        with plain_text():
-            fig = plugin.figure(*_frames_for(frames, plugin))
+        draw = functools.partial(plugin.figure, *_frames_for(frames, plugin))
+        fig = save(draw, recorder.directory / "figures" / f"{name}.png")
         if not fig.axes:
             continue
-        file = recorder.directory / "figures" / f"{name}.png"
-        file.parent.mkdir(exist_ok=True)
-        fig.savefig(file, dpi=150)
         fig.set_layout_engine("none")  # draw the SVG with the layout of the PNG
         svg = _interactive.svg(fig, name)
         recorder.text(f"figures/{name}.svg", svg)

@@ -24,7 +24,7 @@ from w2s_mlflow import config as options
 from w2s_mlflow import display, registry
 from w2s_mlflow.cli import arguments, catalog, commands, terminal
 from w2s_mlflow.distributed import launch
-from w2s_mlflow.exceptions import ConfigError, must, unknown
+from w2s_mlflow.exceptions import ConfigError, memory_error, must, unknown
 
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
@@ -125,9 +125,9 @@ def _end(status: int, sentence: str) -> NoReturn:
 def _failure(error: Exception) -> str:
     from w2s_mlflow.tracking.backend import server
 
-    message = server.failure(error) or _path(error)
+    message = memory_error(error, "the command") or server.failure(error) or _path(error)
     if message is not None:
-        return message
+        return str(message)
     prints_error = launch.claims_error_message(1)
     launch.leave(failed=True)
     if prints_error:

@@ -8,6 +8,7 @@ import re
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from w2s_mlflow.figures import plain_text
 from w2s_mlflow.figures._drawing import LEGEND, SERIES, TIP
 
 SCRIPT = f"""
@@ -38,7 +39,7 @@ def svg(figure: Figure, name: str) -> str:
     Args:
         name: salt of the element ids, so that clip paths of different figures on a page have different ids.
     """
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with plain_text(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     element = buffer.getvalue()

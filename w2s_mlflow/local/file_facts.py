@@ -2,7 +2,7 @@
 
 A fact holds as long as the file's path, inode, size, and the times of its modification and of its status change stay the
 same, so all processes read it once. A program can set a file's modification time, but not the time of its status change, which
-every write renews. Each cached fact has a digest, by which a damaged one is recognised.
+every write renews. A damaged fact is computed again (kept.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from w2s_mlflow.local.scratch import cache_path, replacing
+from w2s_mlflow.local import kept
+from w2s_mlflow.local.scratch import cache_path
 
 
 def fact(folder: str, file: Path, compute: Callable[[Path], Any]) -> Any:
@@ -29,17 +30,13 @@ def fact(folder: str, file: Path, compute: Callable[[Path], Any]) -> Any:
     """
     path, stat = str(file.resolve()), file.stat()
     state, cached_in = [path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns], _cache_file(folder, path)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        cached = json.loads(cached_in.read_text(encoding="utf-8"))
-        if cached["state"] == state and cached["check"] == _check(state, cached["value"]):
-            return cached["value"]
+    if (content := kept.read(cached_in)) is not None:
+        cached_state, value = json.loads(content)
+        if cached_state == state:
+            return value
     value = compute(file)
-    with (
-        contextlib.suppress(OSError),
-        replacing(cached_in) as partial,
-    ):  # if the value cannot be cached, the next call computes it again
-        entry = {"state": state, "value": value, "check": _check(state, value)}
-        partial.write_text(json.dumps(entry), encoding="utf-8")
+    with contextlib.suppress(OSError):  # if the value cannot be cached, the next call computes it again
+        kept.write(cached_in, json.dumps([state, value]).encode())
     return value
 
 
@@ -51,10 +48,6 @@ def sha256(file: Path) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _check(state: list[object], value: Any) -> str:
-    return hashlib.sha256(json.dumps([state, value]).encode()).hexdigest()
 
 
 def _cache_file(folder: str, path: str) -> Path:

@@ -157,14 +157,12 @@ def draw(student: Result, links: Sequence[Result], weak: Result, part: str) -> R
     name = f"chain_{part}"
 
     def report(student: Result) -> Report:
-        from w2s_mlflow.figures import _chain
+        from w2s_mlflow.figures import _chain, save
 
-        figure = _chain.figure(_nodes(student, links, weak, part), part)
+        nodes = _nodes(student, links, weak, part)
 
         def stage(directory: Path) -> None:
-            file = directory / "figures" / f"{name}.png"
-            file.parent.mkdir()
-            figure.savefig(file, dpi=150)
+            save(lambda: _chain.figure(nodes, part), directory / "figures" / f"{name}.png")
 
         return Report(stage)
 

@@ -34,15 +34,14 @@ def attach(weak: Result, iterations: Sequence[Iteration], part: str) -> Result:
     def stage(directory: Path) -> None:
         import pandas as pd
 
-        from w2s_mlflow.figures import _trajectory
+        from w2s_mlflow.figures import _trajectory, save
 
         table, image = directory / "tables" / f"{name}.csv", directory / "figures" / f"{name}.png"
-        for file in (table, image):
-            file.parent.mkdir()
+        table.parent.mkdir()
         frame = pd.DataFrame(rows(weak, iterations, part))
         frame.to_csv(table, index=False)
         ceiling = iterations[0].strong.metrics.get(f"{part}/ceiling_accuracy", math.nan)
-        _trajectory.figure(frame, last.params["task"], part, ceiling).savefig(image, dpi=150)
+        save(lambda: _trajectory.figure(frame, last.params["task"], part, ceiling), image)
 
     return reports.attach_once(last, name, lambda _: Report(stage))
 

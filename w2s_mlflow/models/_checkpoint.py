@@ -61,7 +61,8 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """Name of the transformers class of the saved model; "" if config.json does not name it."""
-        return str((self.config.get("architectures") or [""])[0])
+        names = self.config.get("architectures")
+        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
     def is_encoder(self) -> bool:
         """Return whether the model is a bidirectional encoder."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from w2s_mlflow import models
-from w2s_mlflow.exceptions import ConfigError, ModelError, first_line
+from w2s_mlflow.exceptions import ConfigError, ModelError, first_line, memory_error
 from w2s_mlflow.models import ModelSpec
 from w2s_mlflow.pipeline.context import Context
 from w2s_mlflow.records import Example
@@ -64,6 +64,8 @@ def _check(spec: ModelSpec, settings: dict[str, Any], context: Context[Any]) -> 
     except ConfigError as error:
         raise ModelError(str(error)) from error
     except Exception as error:  # the code of a foreign model may raise anything
+        if out_of_memory := memory_error(error, f"the model {spec.name}, on the longest example,"):
+            raise out_of_memory from error
         raise ModelError(
             f"the model {spec.name} cannot be used, because it fails on the longest example: {first_line(error)}"
         ) from error

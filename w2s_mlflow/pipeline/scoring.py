@@ -188,11 +188,11 @@ def _ceiling_failed(ceiling: Result, values: Mapping[str, float], part: str) -> 
 
 def _draw_confidence(scored: Predictions, file: Path) -> None:
     """Write a figure that compares a supervisor's confidence with its accuracy."""
-    from w2s_mlflow.figures import _confidence
+    from w2s_mlflow.figures import _confidence, save
 
-    file.parent.mkdir()
-    assert scored.gold_N is not None
-    _confidence.figure(scored.probabilities_NC, scored.gold_N).savefig(file, dpi=150)
+    probabilities_NC, gold_N = scored.probabilities_NC, scored.gold_N
+    assert gold_N is not None
+    save(lambda: _confidence.figure(probabilities_NC, gold_N), file)
 
 
 def _scores(scored: Predictions, others: Mapping[str, Predictions], part: str) -> tuple[dict[str, float], str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2s_mlflow import registry
 from w2s_mlflow.display import printable
-from w2s_mlflow.exceptions import FailedTrainingError
+from w2s_mlflow.exceptions import FailedTrainingError, memory_error
 
 if TYPE_CHECKING:
     from w2s_mlflow.tracking.results import Result
@@ -25,9 +25,9 @@ class Job(NamedTuple):
         """Run the stage. Raises FailedTrainingError if the training diverges or runs out of memory."""
         try:
             result: Result = registry.plugin("stages", self.stage, "stage").run(self.config)
-        except RuntimeError as error:
-            if type(error).__name__ == "OutOfMemoryError":  # compare by name, so that torch need not be imported here
-                raise FailedTrainingError(f"{self.stage} ran out of device memory: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory := memory_error(error, self.stage):
+                raise out_of_memory from error
             raise
         return result
 
