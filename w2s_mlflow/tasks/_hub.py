@@ -172,7 +172,7 @@ def _from_repository(path: str, table: Table, split: str, **revision: str) -> pa
     try:
         config = None if table.config == _mirror.DEFAULT else table.config
         options: dict[str, Any] = {"data_dir" if table.revision == CONVERTED else "name": config}
-        dataset = datasets.load_dataset(path, split=split, **revision, **options)
+        dataset = datasets.load_dataset(path, split=split, **revision, **options)  # nosec B615
     finally:
         if progress_bar:
             datasets.enable_progress_bars()
