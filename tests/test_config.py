@@ -406,7 +406,11 @@ NEAR_CONFIDENCE = r"must be one of .*confidence.*, got 'confidense' \(did you me
         ("rule", {"task": "ches"}, r"^--task must be one of .*chess.*, got 'ches'"),
         ("rule", {"test_size": -1}, r"^--test-size must be at least 1, got -1$"),
         ("sweep", {"sweep": "defualt"}, r"^--sweep must be one of .*default.*, got 'defualt' \(did you mean default\?\)$"),
-        ("sweep", {"sweep": "missing.py"}, r"^--sweep must be the path of an existing file, got 'missing.py'$"),
+        (
+            "sweep",
+            {"sweep": "missing.py"},
+            r"^--sweep must be the name of a shipped sweep or the path of an existing .py file, got 'missing.py'$",
+        ),
         ("sweep", {"seeds": "0-4"}, r"^--seeds must be a range such as 0..4, or distinct whole numbers .*, got '0-4'$"),
         ("main", {"seeds": "4..0"}, r"^--seeds must be a range .*, got '4..0'$"),
         ("main", {"seeds": "1,1"}, r"^--seeds must be a range .* distinct whole numbers .*, got '1,1'$"),
@@ -427,6 +431,18 @@ def test_a_grid_refuses_sizes_that_its_jobs_refuse(name: str) -> None:
 @pytest.mark.parametrize("text", ["0..4", "0,1,2,3,4", " 0,1, 2,3,4"])
 def test_seeds_are_a_range_or_a_list(text: str) -> None:
     assert registry.plugin("stages", "sweep", "the stage").parse_seeds(text) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("text", ["0..99999", "0..100000000000000000000"])
+def test_so_many_seeds_are_refused_before_their_data_is_split(text: str) -> None:
+    with refused(f"--seeds must be at most 1,000 seeds, got '{text}'"):
+        stage("sweep", seeds=text)
+
+
+@pytest.mark.parametrize("name", ["max_length", "train_size", "epochs", "micro_batch", "checkpoint_every"])
+def test_a_number_that_no_experiment_has_is_refused(name: str) -> None:
+    with refused(f"{exceptions.flag(name)} must be at most 1,000,000,000, got {10**20}"):
+        stage("student", **{name: 10**20})
 
 
 def test_alpha_of_a_student_goes_to_the_options_of_its_loss() -> None:

@@ -265,6 +265,11 @@ def test_nothing_is_pickled() -> None:
     assert [str(found) for found in imports() if room(found.target) in UNSAFE] == []
 
 
+def test_figures_are_written_by_one_function_that_draws_names_as_they_are() -> None:
+    called = {(module_name(path), node.attr) for path in FILES for node in nodes(path) if isinstance(node, ast.Attribute)}
+    assert {module for module, name in called if name == "savefig"} == {"figures", "figures._interactive", "search.trials"}
+
+
 def test_no_code_of_others_is_trusted() -> None:
     for path in FILES:
         for node in nodes(path):

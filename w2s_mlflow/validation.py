@@ -20,6 +20,10 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 """Names of the types of options in error messages."""
 
 
+MOST = 10**9
+"""Upper bound of a whole number whose option declares none. No count, size or length of an experiment comes near it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """Limits of a number: it is at least `ge`, above `gt`, at most `le` and below `lt`. A limit that is None does not apply."""
@@ -120,6 +124,8 @@ def check(name: str, value: Any, kind: Any, declared: Declared) -> Any:
         raise must(name, "finite", value)
     if inner in (int, float) and not declared.bounds.hold(value):
         raise must(name, declared.bounds.rule(), value)
+    if inner is int and declared.bounds.le is declared.bounds.lt is None and value > MOST:
+        raise must(name, f"at most {MOST:,}", value)
     if declared.lookup is not None:
         declared.lookup(value, name)
     return value

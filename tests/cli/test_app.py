@@ -7,14 +7,16 @@ import inspect
 import json
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import mlflow
 import pytest
+import torch
 
 from tests.conftest import SMALL, runs
-from w2s_mlflow import registry
+from w2s_mlflow import exceptions, registry
 from w2s_mlflow.cli import app, arguments, commands
 from w2s_mlflow.config import checked_dataclass, plugin_options, sentences
 from w2s_mlflow.losses import confidence
@@ -75,6 +77,51 @@ def test_wrong_input_is_one_sentence_and_status_two(
     assert printed.err.count("\n") == 1 and "Traceback" not in printed.err
     assert re.search(WRONG[line], printed.err), printed.err
     assert runs() == []
+
+
+def test_a_user_without_a_home_is_told_to_set_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """MLflow asks for the home directory when it is imported."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(app.Path, "home", unknown)
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "runs")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "w2s_mlflow: HOME must be set, because the user of this process is unknown on this machine, got nothing\n"
+    )
+
+
+NO_MEMORY = {
+    "a CPU, by torch": RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 4 bytes"),
+    "a CPU, by numpy": MemoryError("Unable to allocate 7.28 TiB for an array"),
+    "a GPU": type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "a GPU, by cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+}
+
+
+@pytest.mark.parametrize("place", NO_MEMORY)
+def test_out_of_memory_is_one_sentence_with_the_settings_to_lower(
+    place: str, experiment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(config: object) -> None:
+        raise NO_MEMORY[place]
+
+    monkeypatch.setattr(student, "run", fails)
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "student")
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2 and printed.count("\n") == 1
+    assert printed.startswith("w2s_mlflow: the command ran out of memory: lower --micro-batch or --max-length, set --gradient-")
+
+
+def test_memory_that_torch_really_lacks_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55, dtype=torch.uint8)
+    assert "student ran out of memory: lower --micro-batch" in str(exceptions.memory_error(caught.value, "student"))
+    assert exceptions.memory_error(RuntimeError("shapes differ"), "student") is None
 
 
 def test_a_deleted_experiment_is_one_sentence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,6 +159,14 @@ def test_a_wrong_line_of_json_is_named(name: str, tmp_path: Path) -> None:
     content, said = LINES[name]
     (tmp_path / "t.jsonl").write_text(content, encoding="utf-8")
     assert refusal(tmp_path / "t.jsonl").startswith(f"--task x must be a valid .jsonl file, but FILE cannot be read: {said}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_file_in_another_encoding_is_refused_with_the_advice_to_use_utf_8(encoding: str, tmp_path: Path) -> None:
+    for suffix, content in {".csv": "text\na word\n", ".jsonl": '{"text": "a word"}\n'}.items():
+        (tmp_path / f"t{suffix}").write_bytes(content.encode(encoding))
+        name = r"UTF-16( or UTF-32)?" if encoding.startswith("utf-16") else r"(UTF-16 or )?UTF-32"
+        assert re.search(rf"FILE cannot be read: it is encoded in {name}; save it in UTF-8$", refusal(tmp_path / f"t{suffix}"))
 
 
 def test_two_columns_of_one_name_are_refused_in_every_format(tmp_path: Path) -> None:

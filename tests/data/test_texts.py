@@ -74,5 +74,21 @@ def test_words_of_a_text(text: str, expected: str) -> None:
     assert texts.words(text) == tuple(expected.split())
 
 
+GARDEN = "这座花园又明亮又温暖\uff0c邻居们都很喜欢在这里散步。"
+
+
+def test_characters_of_a_script_without_spaces_are_words() -> None:
+    assert texts.words("这 很good, 是Ａ。") == ("这", "很", "good", "是", "a")
+    assert texts.words("สวน") == ("ส", "ว", "น") and texts.words("สวยมาก") != texts.words("สวยมุก")
+    assert texts.length(texts.words(GARDEN)) == 11.0 and texts.length(("a", "good", "film")) == 3
+
+
+def test_near_duplicates_and_parts_of_chinese_sentences_are_found() -> None:
+    other = "昨天下午我们在河边看到了三只白色的鸟和一条小船。"
+    items = [[texts.words(text)] for text in (GARDEN, GARDEN.replace("散步", "散心"), other, GARDEN[11:23], "很好看")]
+    assert list(texts.near_duplicates(items, range(5))) == [(0, 1)]
+    assert sorted(texts.containments(items, range(5))) == [(3, 0)]
+
+
 def test_a_text_without_words_is_one_word() -> None:
     assert texts.words("?!") == ("?!",) != texts.words("...")

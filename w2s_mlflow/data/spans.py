@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from w2s_mlflow.data.texts import UNSPACED
 from w2s_mlflow.records import Example
 
 SHORT = 40
@@ -38,15 +39,6 @@ _ENDS = re.compile(
     r"[.!?;:][\"')\]]*$"
     r"|[\u3002\uff01\uff1f\uff1b\uff1a\uff0e\uff61][\"')\]\u2019\u201d\u300b\u300d\u300f\u3011\uff09]*$"
 )
-_UNSPACED = re.compile(
-    # Thai, Lao, Tibetan, Burmese, Khmer, Tai scripts, Balinese, Javanese
-    "[\u0e01-\u0e5b\u0e81-\u0edf\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9fe"
-    "\uaa60-\uaa7f"
-    # Han, kana, Bopomofo, Yi
-    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3041-\u30fa\u30fc-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\ua000-\ua48c\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
-)
-"""A character of a script that is written without spaces between words."""
 _JOINED_TO_NEXT = "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2\u1a60"
 """Vowels of Thai and Lao that are written before their consonant, and signs that stack the next consonant."""
 _JOINED_TO_PREVIOUS = "\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3"
@@ -137,7 +129,7 @@ def _words(text: str) -> Iterator[tuple[int, int]]:
     """Yield the start and the end of each word of a text; in a script without spaces, of each character."""
     for match in re.finditer(r"\S+", text):
         start, end = match.span()
-        if _UNSPACED.search(text, start, end):
+        if UNSPACED.search(text, start, end):
             starts = [start, *_boundaries(text, start, end), end]
             yield from itertools.pairwise(starts)
         else:
@@ -149,15 +141,15 @@ def _boundaries(text: str, start: int, end: int) -> Iterator[int]:
 
     An opening bracket belongs to the character after it; other punctuation and marks belong to the character before.
     """
-    unspaced = bool(_UNSPACED.match(text, start))  # whether the current word is a character of such a script
+    unspaced = bool(UNSPACED.match(text, start))  # whether the current word is a character of such a script
     for place in range(start + 1, end):
         before, here = text[place - 1], text[place]
         opening, opened = (unicodedata.category(one) in ("Ps", "Pi") for one in (here, before))
-        begins = opening or (here.isalnum() and (unspaced or bool(_UNSPACED.match(here))) and here not in _JOINED_TO_PREVIOUS)
+        begins = opening or (here.isalnum() and (unspaced or bool(UNSPACED.match(here))) and here not in _JOINED_TO_PREVIOUS)
         if begins and not opened and before not in _JOINED_TO_NEXT:
             yield place
         if begins:
-            unspaced = bool(_UNSPACED.match(here))
+            unspaced = bool(UNSPACED.match(here))
 
 
 def _runs(text: str, word_spans: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

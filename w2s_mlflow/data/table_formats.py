@@ -6,6 +6,7 @@ library that reads it. A cell that cannot be converted becomes `Unreadable`, so 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import json
@@ -29,6 +30,13 @@ MOST_ROWS = 10**9
 """Maximum number of rows that a parquet file may declare."""
 EXPANSION, SMALL = 1_000, 2**30
 """A parquet file may declare columns of at most SMALL bytes or, if this is more, EXPANSION times the size of the file."""
+MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Byte order marks of encodings that are not read. That of UTF-32 comes first, because it begins with that of UTF-16."""
 DIGITS = 4_000
 """A JSON number of more digits is kept as text, because Python does not convert longer ones."""
 
@@ -60,6 +68,7 @@ def csv_rows(file: Path, columns: Collection[str]) -> Iterator[RawRow]:
 
     Bytes that are not UTF-8 become surrogates, so that only those in the requested columns matter.
     """
+    _require_utf8(file)
     csv.field_size_limit(max(csv.field_size_limit(), min(file.stat().st_size + 1, sys.maxsize)))
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
@@ -78,6 +87,18 @@ def csv_rows(file: Path, columns: Collection[str]) -> Iterator[RawRow]:
         raise FormatError(first_line(error)) from error
 
 
+def _require_utf8(file: Path) -> None:
+    """Raise FormatError if a file begins as one in UTF-16 or UTF-32 does. Excel and PowerShell write such files."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(4)
+    except OSError as error:
+        raise FormatError(first_line(error)) from error
+    unmarked = "UTF-16 or UTF-32" if b"\0" in start else None
+    if encoding := next((name for mark, name in MARKS.items() if start.startswith(mark)), unmarked):
+        raise FormatError(f"it is encoded in {encoding}; save it in UTF-8")
+
+
 # --- JSON lines -------------------------------------------------------------------------------------------------------
 
 
@@ -89,6 +110,7 @@ class _Object(dict[str, Any]):
 
 def json_rows(file: Path, columns: Collection[str]) -> Iterator[RawRow]:
     """Yield the rows of a file with one JSON object per line. Empty lines are skipped."""
+    _require_utf8(file)
     decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as opened:

@@ -28,9 +28,22 @@ Words = tuple[str, ...]
 Texts = Sequence[Words]
 """The texts of one row, or the single text of one field."""
 
+UNSPACED = re.compile(
+    # Thai, Lao, Tibetan, Burmese, Khmer, Tai scripts, Balinese, Javanese
+    "[\u0e01-\u0e5b\u0e81-\u0edf\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9fe"
+    "\uaa60-\uaa7f"
+    # Han, kana, Bopomofo, Yi
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3041-\u30fa\u30fc-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua000-\ua48c\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+"""A character of a script that is written without spaces between words."""
+HALF = 0.5
+"""Length of a character of UNSPACED, in words: it takes about two of them to say what a word of English says."""
+
 _MARKUP = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 _APOSTROPHES = re.compile("['`\u2018\u2019\u02bc]")
 _WORD = re.compile(r"[^\W_]+")
+_WORD_OR_CHARACTER = re.compile(rf"{UNSPACED.pattern}|(?:(?!{UNSPACED.pattern})[^\W_])+")
 
 
 @functools.lru_cache(maxsize=4096)  # rows about one passage follow each other
@@ -38,10 +51,17 @@ def words(text: str) -> Words:
     """Return the words of a text, without the differences that do not matter for the comparison of texts.
 
     Case, white space, punctuation, quotation marks, the width of characters (Unicode NFKC) and markup (tags and entities of
-    HTML) are removed. A text without letters and digits is returned as one word.
+    HTML) are removed. A text without letters and digits is returned as one word. In scripts that are written without spaces
+    (Chinese, Japanese, Thai, ...), each character is a word, because no space shows where words end.
     """
     plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", html.unescape(text))).casefold()
-    return tuple(_WORD.findall(_APOSTROPHES.sub("", plain))) or ("".join(text.split()),)
+    units = _WORD_OR_CHARACTER if UNSPACED.search(plain) else _WORD  # the latter is faster
+    return tuple(units.findall(_APOSTROPHES.sub("", plain))) or ("".join(text.split()),)
+
+
+def length(text: Words) -> float:
+    """Return the number of words of a text, in which a character of UNSPACED counts HALF."""
+    return sum(HALF if UNSPACED.fullmatch(word) else 1 for word in text)
 
 
 def is_readable(text: str) -> bool:
@@ -164,9 +184,9 @@ def containments(items: Sequence[Texts], components: Sequence[int]) -> Iterator[
     """Yield the pairs (contained item, containing item) of different components, as pairs of indices.
 
     An item is contained in another if each of its texts is a run of words of a text of the other item, and at least one of its
-    texts has RUN words or more.
+    texts has RUN words or more (`length`).
     """
-    grams = _grams([[text for text in texts if len(text) >= RUN] for texts in items], RUN)
+    grams = _grams([[text for text in texts if length(text) >= RUN] for texts in items], RUN)
     order = np.argsort(grams.grams, kind="stable")
     holders, starts = grams.items[order], np.searchsorted(grams.grams[order], np.arange(grams.grams.max(initial=-1) + 2))
     joined = [tuple(f" {' '.join(text)} " for text in texts) for texts in items]

@@ -272,7 +272,8 @@ def _inspect_gguf(path: Path, option: str, value: str) -> Checkpoint:
         raise must(option, "a readable GGUF file", value) from None
     part, parts = config["part"]
     if parts > 1:
-        raise must(option, "a GGUF file that holds the whole model", f"{value}, which is part {part} of {parts}")
+        rule = "a GGUF file that holds the whole model (gguf-split --merge joins the parts of a model)"
+        raise must(option, rule, f"{value}, which is part {part} of {parts}")
     if "tokens" not in config:
         raise must(option, "a checkpoint with a tokenizer", f"{value}, which has no tokenizer")
     return Checkpoint(str(path.parent), None, path.name, config)

@@ -11,6 +11,8 @@ from typing import Any
 from w2s_mlflow.exceptions import ConfigError, must, unknown
 from w2s_mlflow.records import canonical_json
 
+MOST_SEEDS = 1_000
+"""Maximum number of seeds. The data of each is split before the first run starts, also with --plan."""
 FOLDER = Path(__file__).parents[2] / "sweeps"
 
 
@@ -80,15 +82,19 @@ def _check_claim(name: str, declared: object) -> None:
 
 
 def parse_seeds(text: str, option: str = "seeds") -> list[int]:
-    """Parse seeds written as `0..4` or `0,3,7`. Raises ConfigError for anything else."""
+    """Parse at most MOST_SEEDS seeds written as `0..4` or `0,3,7`. Raises ConfigError for anything else."""
+    first, dots, last = text.partition("..")
     try:
-        first, dots, last = text.partition("..")
-        seeds = list(range(int(first), int(last) + 1)) if dots else [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in ((first, last) if dots else text.split(","))] if text.isascii() else []
     except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        numbers = []
+    if numbers and dots:
+        if numbers[1] - numbers[0] >= MOST_SEEDS:
+            raise must(option, f"at most {MOST_SEEDS:,} seeds", repr(text))
+        numbers = list(range(numbers[0], numbers[1] + 1))
+    if not numbers or min(numbers) < 0 or len(set(numbers)) != len(numbers):
         raise must(option, "a range such as 0..4, or distinct whole numbers separated by commas such as 0,3,7", repr(text))
-    return seeds
+    return numbers
 
 
 def path(name: str) -> Path:

@@ -121,7 +121,7 @@ def grouped(rows: Sequence[DraftTexts]) -> tuple[list[str], dict[str, int]]:
 def _is_key(key: Key, count: int, rows: int) -> bool:
     if key.given or count <= max(FEW, COMMON * rows):
         return True
-    return any(len(texts.words(text)) >= LONG for text in key.texts)
+    return any(texts.length(texts.words(text)) >= LONG for text in key.texts)
 
 
 def _similar_keys(keys: Sequence[Key], components: Sequence[int]) -> list[tuple[int, int]]:

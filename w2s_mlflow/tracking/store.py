@@ -96,6 +96,7 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
 def _make(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]) -> Result:
     header, continued = request.header(turn.claim.attempt), turn.continued
     with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
+        resumed = checkpoint.exists(scratch.cache_path(recorder.run_id))  # a damaged checkpoint was removed
         recorder.json("config.json", as_dict(request.config))
         recorder.json("fingerprint.json", asdict(request.parts))
         followers.announce(request.parts, recorder.run_id, finished=False)
@@ -103,7 +104,7 @@ def _make(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]
             make(recorder)
     trained = get(recorder.run_id)
     followers.announce(request.parts, trained.run_id, finished=True)
-    LOG.info("trained %s in %.1f s%s", request.name, trained.seconds, ", resumed from a checkpoint" if continued else "")
+    LOG.info("trained %s in %.1f s%s", request.name, trained.seconds, ", resumed from a checkpoint" if resumed else "")
     return trained
 
 
