@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from tests._dying import command
@@ -106,12 +107,22 @@ CONTEXT.set_forkserver_preload(["tests._dying"])  # seconds of imports, once ins
 
 def run_until(write: int, directory: Path) -> int | None:
     """Run TRAINING in a directory until it ends or is killed before the write of this number. Return the exit status."""
+    process = start(write, directory)
+    process.join(timeout=300)
+    if process.exitcode is None:  # it hangs
+        process.kill()
+        process.join()
+        return None
+    return process.exitcode
+
+
+def start(write: int, directory: Path) -> ForkServerProcess:
+    """Start TRAINING in a directory, to be killed before the write of this number."""
     directory.mkdir(exist_ok=True)
     log = directory.with_suffix(".log")
     process = CONTEXT.Process(target=command, args=(write, TRAINING, directory, environment(directory), log))
     process.start()
-    process.join(timeout=300)
-    return process.exitcode
+    return process
 
 
 def whole_training(directory: Path) -> Path:
@@ -136,21 +147,39 @@ def is_doubled(directory: Path) -> bool:
     return max(Counter(filter(None, finished)).values(), default=0) > 1
 
 
+LOST, DOUBLED = 1, 2
+
+
+def judge(directory: Path, whole: Path) -> None:
+    """Exit with a status that says what is wrong with a store; to be called in a process of its own."""
+    sys.exit(LOST * is_lost(directory, whole) + DOUBLED * is_doubled(directory))
+
+
+def ended(directory: Path, whole: Path) -> tuple[bool, bool]:
+    """Let TRAINING come to its end in a directory. Return whether anything is lost, and whether anything is doubled."""
+    failed = run_until(NEVER, directory) != 0
+    process = CONTEXT.Process(target=judge, args=(directory, whole))  # MLflow keeps the files of databases open
+    process.start()
+    process.join()
+    wrong = process.exitcode or 0
+    lost, doubled = failed or wrong < 0 or bool(wrong & LOST), wrong > 0 and bool(wrong & DOUBLED)
+    if lost or doubled:
+        print(f"lost: {lost}, doubled: {doubled}; {directory.with_suffix('.log').read_text()}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory)
+    return lost, doubled
+
+
 def kill_between_writes(tries: int, directory: Path, chance: random.Random) -> Count:
     """A training is killed before a random write, again and again until it ends: its results are those of a calm one."""
     whole, count, number = whole_training(directory), Count(), 0
     while count.tried < tries:
-        killed, number = directory / f"between-{number}", number + 1
-        kills = 0
-        while run_until(chance.randint(0, 120), killed) == -signal.SIGKILL and count.tried + kills < tries - 1:
+        killed, number, kills = directory / f"between-{number}", number + 1, 1
+        while run_until(chance.randint(0, 120), killed) == -signal.SIGKILL and count.tried + kills < tries:
             kills += 1
-        status = run_until(NEVER, killed)
-        lost, doubled = bool(status) or is_lost(killed, whole), is_doubled(killed)
-        for _ in range(kills):
+        for _ in range(kills - 1):  # the end shows what the kills before have done, too
             count.add(lost=False)
-        count.add(lost, doubled)
-        if not (lost or doubled):
-            shutil.rmtree(killed)
+        count.add(*ended(killed, whole))
     return count
 
 
@@ -160,17 +189,11 @@ def kill_at_any_time(tries: int, directory: Path, chance: random.Random) -> Coun
     for number in range(tries):
         killed = directory / f"any-time-{number}"
         killed.mkdir()
-        arguments = (NEVER, TRAINING, killed, environment(killed), killed.with_suffix(".log"))
-        process = CONTEXT.Process(target=command, args=arguments)
-        process.start()
+        process = start(NEVER, killed)
         process.join(timeout=chance.uniform(0.2, 6))
         process.kill()
         process.join()
-        status = run_until(NEVER, killed)
-        lost, doubled = bool(status) or is_lost(killed, whole), is_doubled(killed)
-        count.add(lost, doubled)
-        if not (lost or doubled):
-            shutil.rmtree(killed)
+        count.add(*ended(killed, whole))
     return count
 
 
@@ -189,11 +212,8 @@ def flipped_byte_of_a_store(tries: int, directory: Path, chance: random.Random) 
         content = bytearray(file.read_bytes())
         content[chance.randrange(len(content))] ^= chance.randint(1, 255)
         file.write_bytes(content)
-        lost = bool(run_until(NEVER, store)) or is_lost(store, whole)
-        count.add(lost)
-        if lost:
-            print(f"lost by a flipped byte in {file}: {store.with_suffix('.log').read_text()}", file=sys.stderr)
-        shutil.rmtree(store)
+        count.add(*ended(store, whole))
+        shutil.rmtree(store, ignore_errors=True)
         shutil.copytree(before, store)  # to the same place, because the store knows its artifacts by their paths
     return count
 
@@ -214,10 +234,10 @@ FAULTS: dict[str, Callable[[int, Path, random.Random], Count]] = {
 
 
 def attack(tries: int, seed: int = 0) -> dict[str, Count]:
-    """Try each fault: the cheap one `tries` times, those with processes a twentieth as often."""
+    """Try each fault: the cheap one `tries` times, those with processes a fortieth as often."""
     with tempfile.TemporaryDirectory() as name:
         return {
-            fault: run(tries if run is flipped_byte else max(1, tries // 20), Path(name), random.Random(seed))
+            fault: run(tries if run is flipped_byte else max(1, tries // 40), Path(name), random.Random(seed))
             for fault, run in FAULTS.items()
         }
 

@@ -127,8 +127,9 @@ NO_MATHEMATICS = "$_{"
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with a name of its tasks that is no mathematics."""
-    return frame.assign(task=frame["task"] + f" {NO_MATHEMATICS}$") if "task" in frame else frame
+    """The frame with names of its tasks and supervisors that are no mathematics."""
+    columns = {name: frame[name] + f" {NO_MATHEMATICS}$" for name in ("task", "weak") if name in frame}
+    return frame.assign(**{name: column.where(frame[name] != "-", "-") for name, column in columns.items()})
 
 
 def check_figure(plugin: ModuleType) -> None:
