@@ -85,7 +85,7 @@ def test_a_user_without_a_home_is_told_to_set_it(monkeypatch: pytest.MonkeyPatch
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(app.Path, "home", unknown)
+    monkeypatch.setattr(Path, "home", unknown)
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "runs")
     assert stop.value.code == 2

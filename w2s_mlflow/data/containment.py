@@ -1,9 +1,9 @@
 """Containment: rows of one part that contain a row of another part, or are contained in one, are dropped and counted.
 
 A row is contained in another if each of its texts is a run of words of a text of the other row, and at least one of its texts
-has four words or more (`texts.RUN`; a character of a script without spaces counts half). Words are normalised (`texts.words`). Shorter texts do not count: in SST-2, where many
-rows are single words, every second row would be dropped. Rows of the same group are not compared, because they are never in
-different parts.
+has four words or more (`texts.RUN`; a character of a script without spaces counts half). Words are normalised (`texts.words`).
+Shorter texts do not count: in SST-2, where many rows are single words, every second row would be dropped. Rows of the same
+group are not compared, because they are never in different parts.
 """
 
 from __future__ import annotations
