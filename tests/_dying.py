@@ -14,7 +14,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from w2s_mlflow.analysis import build
 from w2s_mlflow.cli import app
-from w2s_mlflow.tracking import claims, heartbeat, logged_model, results
+from w2s_mlflow.local import kept
+from w2s_mlflow.tracking import claims, heartbeat, logged_model, results, spool
 from w2s_mlflow.tracking.backend import database
 from w2s_mlflow.training import checkpoint, state
 
@@ -94,8 +95,8 @@ def is_finished(trained: bool) -> Callable[..., bool]:
 def half_sent(client: Any, run_id: str, directory: str, *_: object) -> bool:
     """Send one file of several, and no more."""
     files = sorted(path for path in Path(directory).rglob("*") if path.is_file())
-    for file in files[len(files) // 2 :]:
-        file.unlink()
+    for file in files[: len(files) // 2]:
+        client.log_artifact(run_id, str(file), str(file.parent.relative_to(directory)))
     return True
 
 
@@ -111,6 +112,10 @@ POINTS: dict[str, Callable[[], None]] = {
     "a claim without a run": lambda: after(claims, "_write"),
     "a run without parameters": lambda: after(CLIENT, "create_run", is_result),
     "in a report of a rule": lambda: before(SqlAlchemyStore, "_set_tags", is_report_tags),
+    "a run without a spool": lambda: before(spool, "create"),
+    "a spool without a header": lambda: before(kept, "write", lambda file, *_, **__: file.name == spool.HEADER),
+    "a record is written but not sent": lambda: after(spool.Spool, "add"),
+    "a record is sent but not removed": lambda: before(spool.Spool, "remove_first"),
     "in a training": lambda: after(state.TrainingState, "count", at_step(3)),
     "while the first checkpoint is written": lambda: before(checkpoint, "_write_state"),
     "after a checkpoint": lambda: after(checkpoint, "_write_state"),
@@ -119,12 +124,13 @@ POINTS: dict[str, Callable[[], None]] = {
     "in a training that goes on": lambda: after(state.TrainingState, "count", at_step(7)),
     "after a checkpoint's metrics": lambda: after(state.TrainingState, "save", at_step(8)),
     "before artifacts": lambda: before(CLIENT, "log_artifacts"),
-    "in the middle of artifacts": lambda: after(CLIENT, "log_artifacts", half_sent),
+    "in the middle of artifacts": lambda: before(CLIENT, "log_artifacts", half_sent),
     "before the digests": lambda: before(CLIENT, "log_batch", has_digests),
     "before the seal": lambda: before(claims.Claim, "seal"),
     "after the seal": lambda: before(CLIENT, "set_terminated", is_finished(trained=False)),
     "after the seal, by the one who comes later": lambda: before(CLIENT, "set_terminated", is_finished(trained=False)),
     "after it is finished, by the one who comes later": lambda: after(CLIENT, "set_terminated", is_finished(trained=True)),
+    "while the spool is removed": lambda: after(spool.Spool, "remove_first", lambda sent: not sent.pending()),
     "after a training is finished": lambda: after(CLIENT, "set_terminated", is_finished(trained=True)),
     "in the middle of a model": lambda: before(logged_model, "_upload"),
     "in a report": lambda: before(CLIENT, "log_batch", is_report),

@@ -25,11 +25,12 @@ DEADLINE = 120
 
 
 @contextlib.contextmanager
-def mlflow_server(directory: Path, artifacts: str | None = None) -> Iterator[str]:
+def mlflow_server(directory: Path, artifacts: str | None = None, auth: dict[str, str] | None = None) -> Iterator[str]:
     """`mlflow server` with an SQLite database in `directory`; its URI.
 
     Args:
         artifacts: where clients keep artifacts themselves, such as s3://bucket; None: through the server, in `directory`.
+        auth: variables of MLflow's app `basic-auth`; None: no users.
     """
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
@@ -38,6 +39,8 @@ def mlflow_server(directory: Path, artifacts: str | None = None) -> Iterator[str
     proxied = ["--artifacts-destination", str(directory / "artifacts")]
     line += ["--no-serve-artifacts", "--default-artifact-root", artifacts] if artifacts else proxied
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    line += ["--app-name", "basic-auth"] if auth else []
+    environment |= auth or {}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runners are processes that no experiment needs
     log = directory / "server.log"
     with log.open("wb") as out:

@@ -29,7 +29,7 @@ from w2s_mlflow.distributed import launch, process_group
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.stages import student, sweep
-from w2s_mlflow.tracking import followers, recorder, reports, results
+from w2s_mlflow.tracking import followers, lifecycle, recorder, reports, results
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
 from w2s_mlflow.tracking.results import Result
@@ -255,7 +255,7 @@ def test_a_grid_is_made_by_one_process(experiment: str, second: None) -> None:
 
 def test_who_follows_reads_what_the_leader_has_made(experiment: str, monkeypatch: pytest.MonkeyPatch, second: None) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with recorder.plain("x", "test", {}, "") as recording:
+    with lifecycle.plain("x", "test", {}, "") as recording:
         recording.text("words.txt", "whole")
     monkeypatch.setenv("WORLD_SIZE", "2")
     made: list[recorder.Recorder] = []
@@ -285,7 +285,7 @@ def test_who_would_make_another_result_says_so(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_step_of_one_process_is_read_by_the_others(experiment: str, monkeypatch: pytest.MonkeyPatch, second: None) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with recorder.plain("x", "test", {}, "") as recording:
+    with lifecycle.plain("x", "test", {}, "") as recording:
         pass
     found = results.get(recording.run_id)
     server.client().set_tag(found.run_id, "w2s.report", "there")
@@ -367,7 +367,7 @@ def test_only_the_leader_decides_whether_a_report_is_missing(
 ) -> None:
     """A follower that read the run after the report was added must not leave the leader waiting."""
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with recorder.plain("x", "test", {}, "") as recording:
+    with lifecycle.plain("x", "test", {}, "") as recording:
         pass
     found = reports.attach(results.get(recording.run_id), "scores", reports.Report(tags={"w2s.report": "there"}))
     monkeypatch.setenv("WORLD_SIZE", "2")

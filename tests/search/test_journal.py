@@ -15,7 +15,7 @@ from tests.conftest import runs
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.search import restore
 from w2s_mlflow.search.journal import Journal
-from w2s_mlflow.tracking import recorder
+from w2s_mlflow.tracking import lifecycle
 
 LOGS: list[dict[str, Any]] = [{"op_code": code, "value": -0.03} for code in range(4)]
 damage = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,7 +87,7 @@ def trial(study: optuna.Study, state: str | None) -> None:
     asked = study.ask()
     asked.suggest_float("lr", 0, 1)
     value = asked.suggest_categorical("kind", ["a", "b"]) == "b"
-    with recorder.plain(f"trial {asked.number}", "trial", {}, "") as recording:
+    with lifecycle.plain(f"trial {asked.number}", "trial", {}, "") as recording:
         asked.set_user_attr(restore.RUN, recording.run_id)
         asked.report(float(value), 1)
         recording.metrics({"objective": float(value)})

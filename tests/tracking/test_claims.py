@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking import claims, recorder, results
+from w2s_mlflow.tracking import claims, lifecycle, results
 from w2s_mlflow.tracking.backend import server
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -70,9 +70,9 @@ def test_a_purged_lock_run_is_replaced() -> None:
     "name", ['on file:bob\'s "first".csv', "data[old] 100%_`x`\\", "long " + "x/" * 200, "\x1b[2J und ümlaut"]
 )
 def test_a_run_is_found_by_the_name_that_it_was_given_and_by_the_one_that_is_shown(name: str) -> None:
-    with recorder.plain(name, "test", {"path": name}, "") as recording:
+    with lifecycle.plain(name, "test", {"path": name}, "") as recording:
         recording.metrics({f"probe/{name}/gain": 0.5})
-    with recorder.plain(re.sub("[^a-z]", "-", name), "test", {}, ""):
+    with lifecycle.plain(re.sub("[^a-z]", "-", name), "test", {}, ""):
         pass
     found = results.find(name)
     assert found.run_id == recording.run_id == results.find(found.name).run_id
@@ -82,7 +82,7 @@ def test_a_run_is_found_by_the_name_that_it_was_given_and_by_the_one_that_is_sho
 def test_a_password_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2S_ENDPOINT_KEY", "Tr0ub4dor-key")
     uri = "postgresql://ann:hunter22@db/x"
-    with recorder.plain(f"on {uri}", "test", {"storage": uri, "key": "Tr0ub4dor-key"}, f"From {uri}.") as recording:
+    with lifecycle.plain(f"on {uri}", "test", {"storage": uri, "key": "Tr0ub4dor-key"}, f"From {uri}.") as recording:
         recording.tags["w2s.place"] = uri
     stored = repr(server.client().get_run(recording.run_id).to_dictionary())
     assert "hunter22" not in stored and "Tr0ub4dor-key" not in stored and stored.count("ann:***@db/x") >= 4

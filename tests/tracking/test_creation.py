@@ -32,6 +32,7 @@ def test_a_run_that_was_not_created_is_an_error(monkeypatch: pytest.MonkeyPatch)
     def refused(*given: Any, **named: Any) -> Any:
         raise ConnectionError("refused")
 
+    monkeypatch.setenv("W2S_SERVER_WAIT", "0")
     monkeypatch.setattr(server.client(), "create_run", refused)
     with pytest.raises(ConnectionError, match="refused"):
         creation.create_run("a run", {})
@@ -43,6 +44,7 @@ def test_a_data_set_that_another_process_logs_at_the_same_moment_is_logged_again
     words: str, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(creation, "PAUSE", 0.0)
+    monkeypatch.setenv("W2S_SERVER_WAIT", "0")
     run_id, log, count = creation.create_run("a run", {}), server.client().log_inputs, []
 
     def race(*given: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import math
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,10 +23,12 @@ from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.local import scratch
 from w2s_mlflow.local.process import start_time
 from w2s_mlflow.stages import supervisor
-from w2s_mlflow.tracking import claims, heartbeat, orphans, results, session, store
+from w2s_mlflow.tracking import claims, delivery, heartbeat, lifecycle, orphans, results, session, spool, store
 from w2s_mlflow.tracking.backend import server
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
-from w2s_mlflow.tracking.recorder import Recorder, SupersededError, recording
+from w2s_mlflow.tracking.heartbeat import SupersededError
+from w2s_mlflow.tracking.lifecycle import recording
+from w2s_mlflow.tracking.recorder import Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT
 
 pytestmark = pytest.mark.usefixtures("experiment")
@@ -284,11 +288,10 @@ def test_a_process_that_was_stopped_asks_before_it_writes(monkeypatch: pytest.Mo
         server.client().set_tag(recorder.run_id, heartbeat.WORKER, DEAD)
         recorder.metrics({"train/loss": 1.0}, 1)
         assert recorder.ownership is not None
-        recorder.ownership._confirmed -= 2000
+        recorder.ownership.confirmed -= 2000
         recorder.flush()
-        pytest.fail("it wrote")
 
-    with pytest.raises(SupersededError), recording(request().header(0), lambda run_id: True) as recorder:
+    with pytest.raises(SupersededError), recording(request().header(0)) as recorder:
         make(recorder)
     run = server.client().get_run(recorder.run_id)
     assert not run.data.metrics and run.data.tags[heartbeat.WORKER] == DEAD
@@ -344,7 +347,7 @@ def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.Mo
 
 def test_a_claim_of_our_own_that_came_to_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as failing, pytest.raises(ConnectionError):
-        failing.setattr("w2s_mlflow.tracking.recorder._create", _no_connection)
+        failing.setattr("w2s_mlflow.tracking.creation.create_run", _no_connection)
         store.produce(request(), text())
     with session.changed(wait=False):
         assert not store.produce(request(), text()).reused
@@ -451,24 +454,26 @@ def test_an_owner_that_has_woken_up_is_waited_for_though_its_run_was_ended() -> 
         store.produce(request(), text())
 
 
-@pytest.mark.parametrize(("request_", "status"), [("log_batch", "KILLED"), ("set_terminated", "FINISHED")])
-def test_ctrl_c_within_a_request_leaves_no_run_running(request_: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the first request after a run is made, and in the last one, when it counts already."""
-    kind = type(server.client())
-    whole = getattr(kind, request_)
+def test_ctrl_c_while_a_complete_run_is_sent_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server has not stored half a second later is sent by whoever needs the result next."""
+    released, send_artifacts = threading.Event(), delivery.SENDERS["artifacts"]
 
-    def stopped(client: Any, run_id: str, *arguments: Any, **named: Any) -> None:
-        if run_id not in {run.info.run_id for run in runs()}:  # it is the lock's
-            whole(client, run_id, *arguments, **named)
-            return
-        monkeypatch.setattr(kind, request_, whole)
-        raise KeyboardInterrupt
+    def interrupted(sent: Any, record: Any) -> None:
+        _thread.interrupt_main()
+        released.wait(60)
+        send_artifacts(sent, record)
 
     server.experiment()
-    monkeypatch.setattr(kind, request_, stopped)
-    with pytest.raises(KeyboardInterrupt):
-        store.produce(request(), lambda recorder: None)
-    assert [run.info.status for run in runs()] == [status]
+    monkeypatch.setattr(lifecycle, "STOP_WAIT", 0.05)
+    with monkeypatch.context() as hanging, pytest.raises(KeyboardInterrupt):
+        hanging.setitem(delivery.SENDERS, "artifacts", interrupted)
+        store.produce(request(), text())
+    [stopped] = runs()
+    assert stopped.info.status == "RUNNING" and spool.path_of(stopped.info.run_id).exists()
+    released.set()
+    found = store.produce(request(), lambda recorder: pytest.fail("what was complete is lost"))
+    assert (found.run_id, status_of(found.run_id)) == (stopped.info.run_id, "FINISHED")
+    assert found.artifact("words.txt").read_text() == "whole" and not spool.path_of(found.run_id).exists()
 
 
 @pytest.mark.parametrize("count", [0, 979, 980, 999, 1000, 2500])

@@ -1,4 +1,5 @@
-"""Commands that are not stages: list tasks, models and runs; import, compare and explain runs; write rows; judge debates."""
+"""Commands that are not stages: list tasks, models and runs; import, compare and explain runs; write rows; judge debates; send
+what a server did not store; check the machine and the server."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import typer
 from w2s_mlflow import config as options
 from w2s_mlflow import display
 from w2s_mlflow.cli import terminal
-from w2s_mlflow.exceptions import must
+from w2s_mlflow.exceptions import ConfigError, must
 
 JSON = "Print one JSON value on standard output when the command ends."
 Job = Callable[[], None]
@@ -88,6 +89,27 @@ def judge(
     return functools.partial(_judge, run, name, blind=blind, review=review, as_json=json)
 
 
+def upload(
+    wait: float = typer.Option(60.0, "--wait", help="Longest time in seconds to wait for the server, for each run."),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """Send the runs that are complete on this machine, but that their tracking server did not store in time.
+
+    Only runs of the server in MLFLOW_TRACKING_URI are sent, of all its experiments. The command ends with status 2 if a run is
+    left."""
+    return functools.partial(_upload, wait, as_json=json)
+
+
+def doctor(
+    data: bool = typer.Option(False, "--data", help="Also load the data of each task. This takes minutes."),
+    json: bool = typer.Option(False, "--json", help=JSON),
+) -> Job:
+    """Check this machine and the tracking server, and say what to do about each fault. No fault is mended.
+
+    The command ends with status 2 if a check has found an error."""
+    return functools.partial(_doctor, data=data, as_json=json)
+
+
 COMMANDS: Mapping[str, Callable[..., Job]] = {
     "tasks": tasks,
     "models": models,
@@ -96,6 +118,8 @@ COMMANDS: Mapping[str, Callable[..., Job]] = {
     "compare": compare,
     "why": why,
     "judge": judge,
+    "upload": upload,
+    "doctor": doctor,
 }
 """Commands by name, except `rows`, which is generated from a Config like the stage commands."""
 
@@ -179,6 +203,32 @@ def _user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError) as error:  # Python 3.13 raises OSError, earlier versions KeyError
         raise must("name", "given, because the user of this process has no name on this machine", "none") from error
+
+
+def _upload(wait: float, *, as_json: bool) -> None:
+    from w2s_mlflow.tracking import recovery
+
+    if not 0 <= wait < float("inf"):
+        raise must("wait", "a number of seconds, 0 or more", wait)
+    table = []
+    for done in recovery.deliver_all(wait):
+        table.append(dataclasses.asdict(done))
+        if not as_json:
+            terminal.show_line(done.describe())
+    if as_json:
+        display.print_json(table)
+    if left := sum(row["outcome"] in ("waiting", "damaged", "refused") for row in table):
+        raise ConfigError(f"{left} of {len(table)} runs on this machine were not sent")
+    terminal.show_line(f"{len(table)} runs were waiting on this machine" if table else "no run is waiting on this machine")
+
+
+def _doctor(*, data: bool, as_json: bool) -> None:
+    from w2s_mlflow.cli import doctor as checks
+
+    table = [dataclasses.asdict(check) for check in checks.all_checks(data=data)]
+    _show(table, terminal.show_table, as_json=as_json)
+    if errors := sum(row["state"] == checks.ERROR for row in table):
+        raise ConfigError(f"{errors} of {len(table)} checks found an error")
 
 
 def _tasks(*, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,20 @@ if TYPE_CHECKING:
 SEPARATOR = b"\n"
 
 
-def write(file: Path, content: bytes) -> None:
-    """Write the digest and the content. Raises OSError, for example if the disk is full."""
-    with replacing(file) as partial:
-        partial.write_bytes(digest(content) + SEPARATOR + content)
+def write(file: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write the digest and the content.
+
+    Args:
+        durable: whether to flush the file to disk before it counts as written, for files that cannot be made anew.
+
+    Raises:
+        OSError: for example, the disk is full.
+    """
+    with replacing(file) as partial, partial.open("wb") as opened:
+        opened.write(digest(content) + SEPARATOR + content)
+        if durable:
+            opened.flush()
+            os.fsync(opened.fileno())
 
 
 def read(file: Path) -> bytes | None:

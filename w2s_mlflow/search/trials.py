@@ -152,7 +152,7 @@ class _TrialLoop:
 
     def start_trial(self) -> bool:
         """Start one more trial, if the limits allow it; return whether one was started."""
-        from w2s_mlflow.tracking import recorder
+        from w2s_mlflow.tracking import lifecycle
 
         if self.out_of_time() or not study.below_trial_limit(self.study, self.target):
             return False
@@ -166,7 +166,7 @@ class _TrialLoop:
             study.tell(self.study, trial.number)
             raise
         stack = contextlib.ExitStack()
-        recording = stack.enter_context(recorder.plain(f"trial {trial.number} {self.search.name}", "trial", params, note))
+        recording = stack.enter_context(lifecycle.plain(f"trial {trial.number} {self.search.name}", "trial", params, note))
         recording.tags |= {"w2s.objective": self.search.objective, restore.STUDY: self.study.study_name}
         trial.set_user_attr(study.RUN, recording.run_id)
         self.active[trial.number] = _Trial(trial, stack, recording, note, len(jobs))

@@ -135,10 +135,10 @@ class _ProcessPool(_Queue):
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
-        from w2s_mlflow.tracking import recorder, session, source_modules
+        from w2s_mlflow.tracking import lifecycle, session, source_modules
 
         code = source_modules.snapshot(source_modules.PACKAGE)
-        self.context = recorder.current_parent(), session.current().reuse_since, code
+        self.context = lifecycle.current_parent(), session.current().reuse_since, code
         self.gpus = _gpus()
         self.workers = [self._start(index) for index in range(count)]
 

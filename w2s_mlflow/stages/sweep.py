@@ -143,7 +143,7 @@ def run(config: Config) -> Result:
 
 
 def _run_grid(config: Config) -> Result:
-    from w2s_mlflow.tracking import recorder, results, session
+    from w2s_mlflow.tracking import lifecycle, results, session
 
     grid_jobs, name, claim = jobs(config), f"sweep {config.sweep}", sweep_file.claim(config.sweep)
     if plan := session.current().plan:
@@ -157,7 +157,7 @@ def _run_grid(config: Config) -> Result:
     note = f"The grid `{config.sweep}` over seeds {config.seeds}. New runs are its child runs; its tables are artifacts."
     # The claim is a parameter, because parameters are stored when the run begins.
     params = options.flat(config) | ({declared_claims.PARAM: claim} if claim else {})
-    with recorder.parent(name, "sweep", params, note) as recording:
+    with lifecycle.parent(name, "sweep", params, note) as recording:
         runs, failed = grid.run_all(grid_jobs, config.workers)
         if not runs:
             raise failed[0]
@@ -193,7 +193,7 @@ def _diverged(parent_id: str) -> list[Result]:
 
 def _run_search(config: Config, search: Search) -> Result:
     """Run the remaining trials of the study. Then compare the best setting with the default on `test`."""
-    from w2s_mlflow.tracking import recorder, results, session
+    from w2s_mlflow.tracking import lifecycle, results, session
 
     def trial_jobs(params: Mapping[str, Any]) -> list[Job]:
         return [Job(search.stage, run) for run in space.configs(search, params, config.trial_seeds(), config.sizes())]
@@ -215,7 +215,7 @@ def _run_search(config: Config, search: Search) -> Result:
         return plan.placeholder(name, "sweep")
     study = search_study.open_study(search, target, digest, len(trial_jobs({})))
     note = f"The search `{search.name}` with the objective `{search.objective}`. Trials and new runs are its child runs."
-    with recorder.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
+    with lifecycle.parent(name, "sweep", options.flat(config) | {"study": study.study_name}, note) as recording:
         recording.tags |= {"w2s.objective": search.objective, "w2s.study": study.study_name}
         with grid.quiet(), search_workers.worker_pool(config.workers) as workers:
             trials.run(study, search, target, trial_jobs, workers)

@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.exceptions import ConfigError
-from w2s_mlflow.tracking import heartbeat
+from w2s_mlflow.tracking import creation, heartbeat, names
 from w2s_mlflow.tracking.backend.server import client, experiment, mark
 
 LOCK, HOME = "w2s.lock_run_id", "w2s claims"
@@ -174,8 +174,8 @@ def _elect(experiment_id: str, after: str = "") -> str:
     Args:
         after: addition to the name of `election` if the lock run replaces another.
     """
-    tags = {"mlflow.runName": experiment().name, "w2s.stage": "claims", MLFLOW_RUN_NOTE: NOTE}
-    run_id = client().create_run(_lock_experiment_id(), tags=tags).info.run_id
+    tags = {"w2s.stage": "claims", MLFLOW_RUN_NOTE: NOTE}
+    run_id = creation.create_run(names.run(experiment().name), tags, _lock_experiment_id())
     client().set_terminated(run_id)
     election = f"{HOME}: election for {experiment_id} of {experiment().creation_time}{after}"
     try:
@@ -183,9 +183,11 @@ def _elect(experiment_id: str, after: str = "") -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        client().delete_run(run_id)
-        return str(_experiment_named(election).tags[LOCK])
-    return str(run_id)
+        elected = str(_experiment_named(election).tags[LOCK])
+        if elected != run_id:  # equal if this process succeeded, but the answer was lost and the request sent again
+            client().delete_run(run_id)
+        return elected
+    return run_id
 
 
 def _lock_experiment_id() -> str:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from uuid import uuid4
 
-import mlflow
 from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException
 
+from w2s_mlflow.tracking.backend import outages
 from w2s_mlflow.tracking.backend.server import client, experiment
 
 CREATION = "w2s.creation"
@@ -17,27 +17,33 @@ CREATION = "w2s.creation"
 ATTEMPTS, PAUSE = 5, 0.2
 
 
-def create_run(name: str, tags: Mapping[str, str]) -> str:
-    """Create a run in the current experiment and return its id.
+def create_run(name: str, tags: Mapping[str, str], experiment_id: str = "") -> str:
+    """Create a run and return its id. If the server does not answer, try again for a while (outages.py).
 
-    If the server's answer is lost, the run is found by its tag CREATION. If MLflow's client has sent the request twice, one of
-    the two runs is deleted.
+    If only the server's answer is lost, the run is found by its tag CREATION. If the request was sent twice, one of the two
+    runs is deleted.
+
+    Args:
+        experiment_id: the run's experiment. Default: the current one.
     """
+    place = experiment_id or experiment().experiment_id
     request = uuid4().hex
-    try:
-        run = client().create_run(experiment().experiment_id, tags={**tags, CREATION: request}, run_name=name)
-    except Exception:
-        created = _created(request)
-        if not created:
-            raise
-        run = created[0]
-    else:
-        created = _created(request) if mlflow.get_tracking_uri().startswith("http") else []
-    for other in created:
+    run = outages.repeat(_create, place, name, {**tags, CREATION: request})
+    for other in _created(place, request):
         if other.info.run_id != run.info.run_id:
             client().set_terminated(other.info.run_id, "KILLED")
             client().delete_run(other.info.run_id)
     return str(run.info.run_id)
+
+
+def _create(experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
+    """Send the request for a run. If it fails, look for the run, which may have been created nevertheless."""
+    try:
+        return client().create_run(experiment_id, tags=tags, run_name=name)
+    except Exception:
+        if created := _created(experiment_id, tags[CREATION]):
+            return created[0]
+        raise
 
 
 def log_dataset(run_id: str, data: DatasetInput) -> None:
@@ -56,9 +62,9 @@ def log_dataset(run_id: str, data: DatasetInput) -> None:
             return
 
 
-def _created(request: str) -> list[Run]:
+def _created(experiment_id: str, request: str) -> list[Run]:
     try:
-        return list(client().search_runs([experiment().experiment_id], f"tags.`{CREATION}` = '{request}'"))
+        return list(client().search_runs([experiment_id], f"tags.`{CREATION}` = '{request}'"))
     except Exception:  # the server does not answer: the caller reports its own failure
         return []
 

@@ -27,6 +27,10 @@ STALE = 60.0
 WORKER, HEARTBEAT = "w2s.worker", "w2s.heartbeat"
 
 
+class SupersededError(Exception):
+    """Another process has taken over this result, so the run that this process made does not count."""
+
+
 def owner_tags() -> dict[str, str]:
     """Return the tags of a run that this process owns: the process, and the current time as its heartbeat."""
     return {WORKER: str(me()), HEARTBEAT: f"{time.time():.1f}"}
@@ -34,34 +38,40 @@ def owner_tags() -> dict[str, str]:
 
 @dataclass
 class Ownership:
-    """Whether a run still belongs to this process.
+    """Whether a run still belongs to a process.
 
     Attributes:
-        held: whether the run's tag names this process. A run that is resumed names its former owner at first.
+        held: whether the run's tag names the process. A run that is resumed names its former owner at first.
         lost: whether another process has taken over the run.
+        worker: the process; this one by default.
+        confirmed: monotonic time at which the run last belonged to the process.
     """
 
     run_id: str
     held: bool = True
     lost: bool = False
-    _confirmed: float = field(default_factory=time.monotonic)
-    """Monotonic time at which the run last belonged to this process."""
+    worker: str = field(default_factory=lambda: str(me()))
+    confirmed: float = field(default_factory=time.monotonic)
 
-    def confirm(self) -> bool:
-        """Ask the store whether the run still belongs to this process, unless it did less than BEAT seconds ago.
+    def confirm(self) -> None:
+        """Ask the store whether the run still belongs to the process, unless it did less than BEAT seconds ago.
 
         Within that time no other process can take it over, because it must see STALE seconds without a heartbeat.
+
+        Raises:
+            SupersededError: another process has taken over the run.
         """
-        if self.held and not self.lost and time.monotonic() - self._confirmed > BEAT:
+        if self.held and not self.lost and time.monotonic() - self.confirmed > BEAT:
             self.read()
-        return not self.lost
+        if self.lost:
+            raise SupersededError
 
     def read(self) -> None:
         """Read the fencing token. A request that fails leaves things as they are."""
         began = time.monotonic()
         with contextlib.suppress(Exception):
-            self.lost = self.held and client().get_run(self.run_id).data.tags.get(WORKER) != str(me())
-            self._confirmed = began
+            self.lost = self.held and client().get_run(self.run_id).data.tags.get(WORKER) != self.worker
+            self.confirmed = began
 
 
 @contextlib.contextmanager

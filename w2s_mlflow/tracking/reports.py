@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from w2s_mlflow.local import temporary
 from w2s_mlflow.records import canonical_json
-from w2s_mlflow.tracking import claims, ending, followers, names, recorder, session
+from w2s_mlflow.tracking import claims, delivery, ending, followers, names, session
 from w2s_mlflow.tracking.backend.server import client
 from w2s_mlflow.tracking.results import ARTIFACTS, Result, digests_of, get
 
@@ -41,7 +41,7 @@ def attach(result: Result, name: str, report: Report) -> Result:
     with temporary.directory() as directory:
         report.stage(Path(directory))
         tags = {**_note(result, report), **report.tags, f"{ARTIFACTS}.{name}": canonical_json(digests_of(Path(directory)))}
-        recorder.upload(result.run_id, directory)
+        delivery.upload(result.run_id, directory)
     # A process that was killed after this request and before its tags has logged some of the metrics already.
     new = {key: value for key, value in report.metrics.items() if result.metrics.get(key) != value}
     client().log_batch(

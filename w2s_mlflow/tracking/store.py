@@ -18,10 +18,12 @@ from mlflow.entities import Run, RunTag
 from w2s_mlflow.config import as_dict, flat
 from w2s_mlflow.distributed import launch
 from w2s_mlflow.local import scratch
-from w2s_mlflow.tracking import claims, ending, followers, heartbeat, orphans, results, session
+from w2s_mlflow.tracking import claims, ending, followers, heartbeat, orphans, recovery, results, session
 from w2s_mlflow.tracking.backend.server import client
 from w2s_mlflow.tracking.fingerprint import FingerprintParts
-from w2s_mlflow.tracking.recorder import Header, Recorder, SupersededError, recording
+from w2s_mlflow.tracking.heartbeat import SupersededError
+from w2s_mlflow.tracking.lifecycle import recording
+from w2s_mlflow.tracking.recorder import Header, Recorder
 from w2s_mlflow.tracking.results import ARTIFACTS, FINGERPRINT, CorruptArtifactError, Result, active, get, result, runs_of
 from w2s_mlflow.training import checkpoint
 
@@ -81,6 +83,7 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
     if not launch.is_leader():
         return followers.follow(request.parts, make)
     orphans.cleanup_once()
+    recovery.recover_once()
     search = _RunSearch(request.parts.digest())
     while True:
         outcome = search.step()
@@ -95,7 +98,7 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
 
 def _make(request: RunRequest, turn: _MakeTurn, make: Callable[[Recorder], None]) -> Result:
     header, continued = request.header(turn.claim.attempt), turn.continued
-    with recording(header, turn.claim.seal, continued.info.run_id if continued else None) as recorder:
+    with recording(header, turn.claim, continued.info.run_id if continued else None) as recorder:
         recorder.json("config.json", as_dict(request.config))
         recorder.json("fingerprint.json", asdict(request.parts))
         followers.announce(request.parts, recorder.run_id, finished=False)
@@ -145,11 +148,19 @@ class _RunSearch:
             if run.info.status == "FINISHED" and _is_reusable(run) and (verified := _verified(run)):
                 LOG.debug("reused  %s", verified.name)
                 return verified
+        unfinished = [run for run in runs if run.info.status != "FINISHED"]
+        # A process on this machine may have ended before it had sent everything, even with a complete result.
+        left = {run.info.run_id: recovery.recover_run(run.info.run_id) for run in unfinished}
+        if {"delivered", "superseded", "damaged"} & set(left.values()):
+            return None
         # A run that is not RUNNING may have a live owner: another process may have closed the run while this
         # owner was suspended.
-        owned = [run for run in runs if run.info.status != "FINISHED" and _has_owner(run)]
+        owned = [run for run in unfinished if _has_owner(run)]
         if alive := next((run for run in owned if not self._watch.dead(run)), None):
             self._wait(f"{alive.info.run_name}, which {_owner(alive)} is making")
+            return None
+        if sending := next((run for run in unfinished if left[run.info.run_id] != "nothing"), None):
+            self._wait(f"{sending.info.run_name}, which this machine has not sent yet")
             return None
         if any(_finish(run) for run in runs):
             return None

@@ -52,7 +52,9 @@ def sentence(error: BaseException) -> str:
     text = _network(error) or str(error.args[0] if error.args else error)
     with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
         text = str(json.loads(text)["message"])
-    text = re.sub(r"^\([\w.]+\) ", "", text.strip())  # SQLAlchemy's prefix, as in "(sqlite3.OperationalError) ..."
+    # SQLAlchemy puts a hint for its own users, of several words, and the driver's class before the message, as in
+    # "(raised as a result of Query-invoked autoflush; ...) (sqlite3.OperationalError) database is locked".
+    text = re.sub(r"^(\((raised as a result of [^()]*|[\w.]+)\)\s*)*", "", text.strip())
     return _without_passwords(text.splitlines()[0])[:200] if text else type(error).__name__
 
 

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import requests
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.utils.credentials import get_default_host_creds
@@ -42,6 +43,24 @@ def check(uri: str) -> None:
             "MLflow no longer stores runs in a directory: set MLFLOW_TRACKING_URI to a database such as "
             "sqlite:////data/mlflow.db (`mlflow migrate-filestore` copies old runs into it)"
         )
+
+
+def ask(uri: str) -> requests.Response:
+    """Send one small request to an HTTP server, without retries, and return its answer, whatever its status is.
+
+    Raises:
+        MlflowException: the server did not answer within TIMEOUT seconds.
+    """
+    response: requests.Response = http_request(  # type: ignore[no-untyped-call]
+        get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+        "/api/2.0/mlflow/experiments/search",
+        "GET",
+        params={"max_results": 1},
+        max_retries=0,
+        timeout=TIMEOUT,
+        raise_on_status=False,
+    )
+    return response
 
 
 def scheme(uri: str) -> str:
@@ -89,15 +108,7 @@ def _check_server(uri: str) -> None:
     if not urlsplit(uri).hostname:
         raise ConfigError("the URI must name a host, such as http://127.0.0.1:5000")
     try:
-        response = http_request(  # type: ignore[no-untyped-call]
-            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
-            "/api/2.0/mlflow/experiments/search",
-            "GET",
-            params={"max_results": 1},
-            max_retries=0,
-            timeout=TIMEOUT,
-            raise_on_status=False,
-        )
+        response = ask(uri)
     except MlflowException as error:
         raise ConfigError(f"{sentence(error)} (start the server, or correct MLFLOW_TRACKING_URI)") from error
     if response.status_code not in (200, BUSY):

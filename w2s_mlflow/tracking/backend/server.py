@@ -6,9 +6,11 @@ MLFLOW_EXPERIMENT_ID names the experiment (default: MLflow's default experiment)
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -22,7 +24,7 @@ from mlflow.utils.uri import is_local_uri
 from w2s_mlflow import __version__
 from w2s_mlflow.display import has_raw_password, masked
 from w2s_mlflow.exceptions import ConfigError, unknown
-from w2s_mlflow.tracking.backend import preflight
+from w2s_mlflow.tracking.backend import outages, preflight
 from w2s_mlflow.tracking.backend.error_messages import failure as failure
 from w2s_mlflow.tracking.backend.error_messages import sentence as sentence
 from w2s_mlflow.tracking.names import split as split_names
@@ -42,6 +44,7 @@ def client() -> mlflow.MlflowClient:
     """Return the client of the current server. Raises ConfigError if the server cannot be used."""
     # MLflow's progress bars would interrupt our own progress line.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", outages.RETRIES)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # SQLAlchemy's connection pool logs a traceback when a request is interrupted. The traceback is of no use to the user.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
@@ -50,7 +53,7 @@ def client() -> mlflow.MlflowClient:
     uri = mlflow.get_tracking_uri()
     try:
         _prepare(uri)
-        return mlflow.MlflowClient(uri)
+        return outages.PatientClient(uri)
     except UnsupportedModelRegistryStoreURIException as error:
         legal = set(error.supported_uri_schemes) - {"", "file"}
         raise _unusable(str(unknown("the scheme of MLFLOW_TRACKING_URI", preflight.scheme(uri), legal))) from error
@@ -92,6 +95,21 @@ def experiment_ids(names: str) -> list[str]:
     if missing := [name for name in requested if name not in id_by_name]:
         raise unknown("--experiments", missing[0], id_by_name)
     return [id_by_name[name] for name in requested]
+
+
+@contextlib.contextmanager
+def in_experiment(experiment_id: str) -> Iterator[None]:
+    """Make an experiment the current one within the block."""
+    before = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
+    experiment.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.pop("MLFLOW_EXPERIMENT_ID")
+        if before is not None:
+            os.environ["MLFLOW_EXPERIMENT_ID"] = before
+        experiment.cache_clear()
 
 
 def forget() -> None:
