@@ -16,8 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.local.test_kept import KEPT, plain
 from w2s_mlflow.search.journal import Journal
+from w2s_mlflow.tracking import spool
 
 WRITER = """
 import sys
@@ -29,6 +32,19 @@ for number in range(int(sys.argv[3])):
     print(number, flush=True)
 """
 """A process that appends records to a journal, and says each number once the record is stored."""
+
+SPOOLER = """
+import sys
+from w2s_mlflow.tracking import spool
+written = spool.create(spool.Header(sys.argv[1], "a run", "a store", "0", "machine:1:1"))
+for number in range(10_000):
+    written.add({"number": number})
+    if number % 3 == 2:
+        written.remove_first()
+    print(number, flush=True)
+"""
+"""A process that adds records to a spool and removes a third of them, as if they were sent; it says each number once it is
+stored."""
 
 
 @dataclass
@@ -75,6 +91,28 @@ def kill_while_writing(tries: int, directory: Path, chance: random.Random) -> Co
     return count
 
 
+def kill_while_spooling(tries: int, directory: Path, chance: random.Random) -> Count:
+    """A process that fills a spool is killed at a random moment: the next one must find each record that was not sent, once."""
+    count = Count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("W2S_SCRATCH", str(directory))
+        for number in range(tries):
+            run_id = f"{number:032x}"
+            process = subprocess.Popen([sys.executable, "-c", SPOOLER, run_id], stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            said = [int(process.stdout.readline()) for _ in range(chance.randint(1, 20))]
+            os.kill(process.pid, signal.SIGKILL)
+            said += [int(line) for line in process.communicate()[0].splitlines()]
+            taken = spool.take(spool.path_of(run_id))
+            found = [record["number"] for record in taken.records()] if taken else []
+            sent = sum(record % 3 == 2 for record in said)
+            lost = not set(range(sent + 1, max(said) + 1)) <= set(found) or found != sorted(found)
+            count.add(lost=lost, doubled=len(found) > len(set(found)))
+            if taken:
+                taken.remove()
+    return count
+
+
 def two_writers(tries: int, directory: Path, chance: random.Random) -> Count:
     """Two processes append to one journal: all records of both must be there once."""
     count = Count()
@@ -97,6 +135,7 @@ FAULTS: dict[str, Callable[[int, Path, random.Random], Count]] = {
     "one flipped byte in a kept file": flipped_byte,
     "a kill while a journal is written": kill_while_writing,
     "two writers of one journal": two_writers,
+    "a kill while a spool is written": kill_while_spooling,
 }
 
 

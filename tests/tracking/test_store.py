@@ -267,6 +267,7 @@ def test_an_owner_whose_run_was_taken_over_stops_and_writes_nothing_more(monkeyp
             return
         recorder.metrics({"train/loss": 1.0}, 1)
         recorder.flush()
+        assert recorder.writer is not None and recorder.writer.wait(60)
         server.client().set_tag(recorder.run_id, heartbeat.WORKER, "")  # as one that takes over does
         server.client().set_terminated(recorder.run_id, "KILLED")
         for step in range(2, 1000):
@@ -346,6 +347,7 @@ def test_an_owner_that_died_before_it_had_a_run_is_passed(monkeypatch: pytest.Mo
 
 
 def test_a_claim_of_our_own_that_came_to_nothing_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims.lock_run_id()
     with monkeypatch.context() as failing, pytest.raises(ConnectionError):
         failing.setattr("w2s_mlflow.tracking.creation.create_run", _no_connection)
         store.produce(request(), text())
@@ -353,7 +355,7 @@ def test_a_claim_of_our_own_that_came_to_nothing_is_passed(monkeypatch: pytest.M
         assert not store.produce(request(), text()).reused
 
 
-def _no_connection(header: object) -> str:
+def _no_connection(*_: object) -> str:
     raise ConnectionError
 
 

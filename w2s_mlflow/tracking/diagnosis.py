@@ -45,7 +45,7 @@ def _store() -> Finding:
         mode = database.execute("PRAGMA journal_mode").fetchone()[0]
     found = f"{found}, journal mode {mode}, {disk.free(file.parent) / 1e9:.1f} GB free"
     if mode != "wal":
-        return Finding(found, f"end all processes that use it, then run: sqlite3 {file} 'PRAGMA journal_mode=wal'")
+        return Finding(found, "end all processes that use the database; the next command then switches the mode to wal")
     return Finding(found, "free some space" if disk.free(file.parent) < disk.FREE else "")
 
 

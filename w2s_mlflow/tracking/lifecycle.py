@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ from w2s_mlflow.tracking.recorder import Header, Recorder
 from w2s_mlflow.tracking.writer import Writer
 from w2s_mlflow.training import checkpoint
 
+LOG = logging.getLogger("w2s_mlflow")
+QUIET = 5.0
+"""Seconds to wait at the end of a run before the user is told so."""
 STOP_WAIT, FAILED_WAIT = 0.5, 10.0
 """Longest time in seconds that the last records of a stopped or failed run are waited for. What is not stored by then stays on
 disk."""
@@ -85,8 +89,8 @@ def plain(name: str, stage: str, params: Mapping[str, Any], note: str) -> Iterat
     """
     if launch.size() > 1:
         raise must("WORLD_SIZE", f"1 for {stage}", launch.size())
-    orphans.cleanup_once()
     recovery.recover_once()
+    orphans.cleanup_once()
     with recording(Header(name, {"w2s.stage": stage}, params, note)) as recorder:
         yield recorder
 
@@ -164,7 +168,10 @@ def _wait(recorder: Recorder, writer: Writer, patience: float) -> None:
     """
     header, reason = writer.spool.header, f"has not stored it within {patience:g} s"
     try:
-        if writer.wait(patience):
+        if writer.wait(min(QUIET, patience)):
+            return
+        LOG.info("waiting until the tracking server has stored %s", header.name)
+        if writer.wait(max(0.0, patience - QUIET)):
             return
     except KeyboardInterrupt:
         _linger(writer)

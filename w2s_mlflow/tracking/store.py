@@ -82,8 +82,8 @@ def produce(request: RunRequest, make: Callable[[Recorder], None]) -> Result:
         return plan.add(request.name, request.parts, request.identity, flat(request.config), runs)
     if not launch.is_leader():
         return followers.follow(request.parts, make)
-    orphans.cleanup_once()
     recovery.recover_once()
+    orphans.cleanup_once()
     search = _RunSearch(request.parts.digest())
     while True:
         outcome = search.step()

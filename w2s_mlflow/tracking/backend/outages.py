@@ -10,6 +10,7 @@ import contextlib
 import email.utils
 import errno
 import functools
+import logging
 import os
 import threading
 import time
@@ -22,7 +23,11 @@ from mlflow.exceptions import MlflowException
 
 from w2s_mlflow.exceptions import must
 from w2s_mlflow.tracking.backend import preflight
+from w2s_mlflow.tracking.backend.error_messages import sentence
 
+LOG = logging.getLogger("w2s_mlflow")
+PATIENT_FAILURES = 3
+"""Number of failures of a request after which the user is told that it is repeated."""
 PATIENCE = 300.0
 """Default of W2S_SERVER_WAIT: seconds to wait for a server that is away."""
 RETRIES = "1"
@@ -76,6 +81,8 @@ def repeat(request: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
             failures += 1
             if not is_temporary(error) or time.monotonic() >= deadline:
                 raise
+            if failures == PATIENT_FAILURES:
+                LOG.warning("the tracking server does not answer, waiting for it: %s", sentence(error))
             until = time.monotonic() + pause(mlflow.get_tracking_uri(), failures)
         time.sleep(max(0.0, min(until, deadline) - time.monotonic()))
 
