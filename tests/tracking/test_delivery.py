@@ -94,7 +94,7 @@ def test_a_record_is_sent_until_it_is_stored_and_before_the_next() -> None:
 
 def test_a_server_that_hangs_holds_up_nobody() -> None:
     released = threading.Event()
-    writer = Writer(spool.create(HEADER), lambda record: released.wait(60) and None)
+    writer = Writer(spool.create(HEADER), lambda record: [released.wait(60), None][1])
     began = time.monotonic()
     for number in range(100):
         writer.put({"number": number})
@@ -156,7 +156,7 @@ def check_whole(run_id: str) -> None:
     assert (run.info.status, run.data.tags["w2s.late"], run.data.params["task"]) == ("FINISHED", "yes", "none")
     history = server.client().get_metric_history(run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 1.0)]
-    assert run.inputs.dataset_inputs[0].dataset.name == "data"
+    assert run.inputs is not None and run.inputs.dataset_inputs[0].dataset.name == "data"
     assert spool.paths() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from uuid import uuid4
@@ -32,14 +33,15 @@ def create_run(name: str, tags: Mapping[str, str], experiment_id: str = "") -> s
     for other in _created(place, request):
         if other.info.run_id != run.info.run_id:
             client().set_terminated(other.info.run_id, "KILLED")
-            client().delete_run(other.info.run_id)
+            with contextlib.suppress(MlflowException):  # an earlier request has deleted it, and only its answer was lost
+                outages.repeat(client().delete_run, other.info.run_id)
     return str(run.info.run_id)
 
 
 def _create(experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
     """Send the request for a run. If it fails, look for the run, which may have been created nevertheless."""
     try:
-        return client().create_run(experiment_id, tags=tags, run_name=name)
+        return client().create_run(experiment_id, tags=dict(tags), run_name=name)
     except Exception:
         if created := _created(experiment_id, tags[CREATION]):
             return created[0]
