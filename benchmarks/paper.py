@@ -243,7 +243,8 @@ COMPARISONS = {
 def markdown(data: Frames) -> str:
     """Return all comparisons in Markdown."""
     found = tables(data)
-    runs = f"From {len(data.runs)} finished runs; {len(data.left_out)} more are excluded by the rules of the analysis."
+    excluded = f", without {len(data.left_out)} others that the analysis excludes" if len(data.left_out) else ""
+    runs = f"Made from {len(data.runs)} finished runs{excluded}."
     sections = [_section(item, list(COMPARISONS[item["name"]](found))) for item in STATED["items"]]
     return "\n\n".join([runs if len(data.runs) else "No store has been read yet.", *sections]) + "\n"
 

@@ -16,8 +16,7 @@ import pytest
 
 from tests import servers
 from tests.conftest import SMALL, purge, runs
-from w2s_mlflow.analysis import build, leaderboard, report, scores
-from w2s_mlflow.analysis import frames as analysis_frames
+from w2s_mlflow.analysis import build, leaderboard, outcomes, report, scores
 from w2s_mlflow.config import parse
 from w2s_mlflow.exceptions import ConfigError
 from w2s_mlflow.pipeline import scoring
@@ -374,8 +373,8 @@ def test_a_text_of_several_lines_stays_in_its_cell() -> None:
 
 def test_domains_are_the_papers() -> None:
     domains = {"chess": "chess", "chess_preference": "reward modelling", "hh_rlhf": "reward modelling", "sst2": "NLP"}
-    assert {task: analysis_frames._domain(task) for task in domains} == domains
-    assert analysis_frames._domain("file:/nowhere/at/all.csv") == "NLP"
+    assert {task: outcomes.domain(task) for task in domains} == domains
+    assert outcomes.domain("file:/nowhere/at/all.csv") == "NLP"
 
 
 @pytest.mark.server

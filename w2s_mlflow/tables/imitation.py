@@ -28,8 +28,8 @@ COLUMNS += [f"{name}{part}" for name in ("cost", "change") for part in ("", "_lo
 WEAK, NOISE = "weak", "matched_noise"
 """Values of `--labels` of the compared students. The second is also the method of the plain student of noise."""
 PLAIN = "baseline"
-TRAINING = ("weights", "layer", "l2", "learning_rate", "batch_size")
-"""Options in which a student and the plain student of noise must agree: what is trained, and at which rate."""
+SHARED_OPTIONS = ("weights", "learning_rate", "batch_size")
+"""Options that a student and the plain student of noise must have in common: their initial weights and training rates."""
 
 
 def table(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -51,11 +51,17 @@ def _compared(cells: list[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.Data
 
 
 def _comparable(student: pd.DataFrame, noise: pd.DataFrame) -> bool:
-    """Return whether the noise's student is the plain one with equal TRAINING, or differs from the student in labels alone."""
-    of_student, of_noise = _settings(student), _settings(noise)
-    if _method(noise) == NOISE and all(of_student.get(name) == of_noise.get(name) for name in TRAINING):
+    """Return whether a student and a student of noise are compared.
+
+    They are if the student of noise is the plain one and has the same SHARED_OPTIONS, or if they differ in labels alone.
+    """
+    if _method(noise) == NOISE and _share_options(student, noise):
         return True
-    return {**of_student, "labels": NOISE} == of_noise
+    return {**_settings(student), "labels": NOISE} == _settings(noise)
+
+
+def _share_options(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    return all(_settings(one).get(name) == _settings(other).get(name) for name in SHARED_OPTIONS)
 
 
 def _row(student: pd.DataFrame, noise: pd.DataFrame, cells: list[pd.DataFrame]) -> dict[str, Any]:
@@ -72,12 +78,14 @@ def _row(student: pd.DataFrame, noise: pd.DataFrame, cells: list[pd.DataFrame]) 
 
 
 def _plain(student: pd.DataFrame, cells: list[pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Return the plain students of noise and of weak labels with the student's TRAINING; None if the student is plain."""
+    """Return the plain student of noise and the plain student of weak labels that have the student's SHARED_OPTIONS.
+
+    Return None if there are none, or if the student is itself the plain one.
+    """
     if _method(student) == PLAIN:
         return None
     for plain, noise in _compared(cells):
-        same = all(_settings(plain).get(name) == _settings(student).get(name) for name in TRAINING)
-        if same and _method(plain) == PLAIN and _method(noise) == NOISE:
+        if _share_options(plain, student) and _method(plain) == PLAIN and _method(noise) == NOISE:
             return noise, plain
     return None
 

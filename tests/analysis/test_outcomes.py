@@ -1,4 +1,4 @@
-"""The frames of an analysis: what is derived from a task's name."""
+"""Rows of the frame `outcomes`: the paper's domain of a task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from w2s_mlflow import tasks
-from w2s_mlflow.analysis import frames
+from w2s_mlflow.analysis import outcomes
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from w2s_mlflow.analysis import frames
     ],
 )
 def test_a_task_has_one_of_the_papers_domains(task: str, domain: str) -> None:
-    assert frames._domain.__wrapped__(task) == domain
+    assert outcomes.domain.__wrapped__(task) == domain
 
 
 def test_a_chess_task_stays_in_its_domain_with_the_head_reward(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = dataclasses.replace(tasks.find("chess"), head="reward")
     monkeypatch.setattr(tasks, "find", lambda name: spec)
-    assert frames._domain.__wrapped__("chess") == "chess"
+    assert outcomes.domain.__wrapped__("chess") == "chess"
