@@ -21,6 +21,7 @@ from w2s_mlflow.search import study as search_study
 from w2s_mlflow.search import trials
 from w2s_mlflow.search import workers as search_workers
 from w2s_mlflow.search.study import StudyTarget
+from w2s_mlflow.tracking import heartbeat
 from w2s_mlflow.tracking.results import Result
 
 
@@ -199,6 +200,16 @@ def test_a_trial_without_an_owner_is_dead_only_after_a_while(monkeypatch: pytest
     monkeypatch.setattr(search_study, "REGISTRATION_TIMEOUT", -1.0)
     search_study.cleanup_once(study)
     assert states(study) == ["FAIL"]
+
+
+def test_runs_of_dead_processes_are_ended_though_another_process_starts_the_next_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = search_study.open_study(searching(), StudyTarget(), "digest", 1)
+    study.ask().set_user_attr(search_study.OWNER, f"{heartbeat._machine()}:{2**22 + 1}:1")
+    cleanups: list[int] = []
+    monkeypatch.setattr(heartbeat, "kill_orphans", lambda: cleanups.append(1))
+    monkeypatch.setattr(optuna.storages, "fail_stale_trials", lambda study: study.ask())  # as another process would
+    search_study.cleanup_once(study)
+    assert states(study) == ["FAIL", "RUNNING"] and cleanups == [1]
 
 
 def test_a_study_by_name_is_refused_to_another_space() -> None:

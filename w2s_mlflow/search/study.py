@@ -229,7 +229,8 @@ def cleanup_once(study: optuna.Study) -> None:
             fail_and_requeue(study, trial.number, trial.params)
     with search_storage.suppress_warnings():
         optuna.storages.fail_stale_trials(study)
-    if len(running_trials(study)) < len(running):
+    # Compare trials, not their counts: another process may have started the next trial meanwhile.
+    if {trial.number for trial in running} - {trial.number for trial in running_trials(study)}:
         heartbeat.kill_orphans()
 
 
